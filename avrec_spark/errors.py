@@ -36,6 +36,12 @@ class AvrecError(Exception):
         return self.exit_code == EXIT_RETRYABLE
 
 
+class RetryableError(AvrecError):
+    """Something passing failed: a lost executor, a full disk, a broken connection."""
+
+    exit_code = EXIT_RETRYABLE
+
+
 class UsageError(AvrecError):
     """The command or its settings make no sense; nothing was started."""
 

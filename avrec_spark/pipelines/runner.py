@@ -1,0 +1,246 @@
+"""The contract of every job, kept in one place: settings first, idempotent by run id, one row, one manifest, exit codes.
+
+A run id that has done a job with the same inputs does nothing; with other inputs it is refused. Errors end as one
+paragraph on the terminal; the traceback goes to the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+import re
+import subprocess
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from py4j.protocol import Py4JError
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+import avrec_spark
+from avrec_spark import columns as c
+from avrec_spark import config, session, tables
+from avrec_spark.errors import (
+    EXIT_DONE,
+    AvrecError,
+    RetryableError,
+    RunConflictError,
+    UsageError,
+    closest,
+)
+from avrec_spark.lakehouse import Lakehouse, check_writable
+from avrec_spark.pipelines.job import Context, Counts, Job
+from avrec_spark.progress import Progress, configure_logging
+from avrec_spark.tracking import Tracking
+
+JOBS = (
+    "catalog",
+    "events",
+    "features",
+    "snapshot",
+    "train",
+    "evaluate",
+    "promote",
+    "recommend",
+    "neighbours",
+    "report",
+)
+PIPELINES = {
+    "media": ("catalog", "features", "neighbours", "report"),
+    "behaviour": ("events", "snapshot", "train", "evaluate", "promote", "recommend", "report"),
+    "daily": JOBS,
+}
+
+
+def main(job: str, arguments: Sequence[str] | None = None) -> int:
+    """The entry point of `jobs/NAME.py`: parse, run one job, and give the exit code."""
+    parser = argparse.ArgumentParser(prog=f"jobs/{job}.py", description=find_job(job).__doc__)
+    parser.add_argument("--config", required=True, help="a settings file, e.g. conf/demo.yaml")
+    parser.add_argument("--run-id", help="identifies the run; a finished job of the same run is not repeated")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+    options = parser.parse_args(arguments)
+    return guarded(lambda: run([job], config.load(options.config, options.set), options.run_id))
+
+
+def run(jobs: Sequence[str], settings: config.Settings, run_id: str | None = None) -> str:
+    """Run jobs in order, in this process; returns the run id. Raises `AvrecError`s."""
+    run_id = check_run_id(run_id) if run_id else new_run_id()
+    found = [find_job(name) for name in jobs]
+    for job in found:
+        job.check(settings)
+    root = settings.lakehouse.root
+    check_writable(root)
+    spark = session.get(settings.spark)
+    lakehouse = Lakehouse(spark, root)
+    tracking = Tracking(settings.tracking, lakehouse.root)
+    progress = Progress()
+    for job in found:
+        context = Context(settings, run_id, job.name, spark, lakehouse, tracking, progress)
+        _run_job(job, context)
+    return run_id
+
+
+def expand(name: str) -> tuple[str, ...]:
+    """The jobs of a pipeline, or the one job of that name.
+
+    >>> expand("media")
+    ('catalog', 'features', 'neighbours', 'report')
+    """
+    if name in PIPELINES:
+        return PIPELINES[name]
+    if name in JOBS:
+        return (name,)
+    choices = (*JOBS, *PIPELINES)
+    raise UsageError(f"There is no job or pipeline {name}.{closest(name, choices)}", f"Choose of {', '.join(choices)}.")
+
+
+def find_job(name: str) -> Job:
+    return importlib.import_module(f"avrec_spark.pipelines.{name}").JOB  # type: ignore[no-any-return]
+
+
+def guarded(action: Callable[[], object]) -> int:
+    """Run something; turn its errors into one paragraph on the terminal and an exit code."""
+    configure_logging()
+    try:
+        action()
+    except AvrecError as error:
+        Progress().failed(str(error))
+        return error.exit_code
+    return EXIT_DONE
+
+
+def new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
+
+
+def check_run_id(run_id: str) -> str:
+    """A run id becomes a folder name and a filter, so only plain characters are allowed.
+
+    >>> check_run_id("2026-11-24")
+    '2026-11-24'
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,199}", run_id):
+        raise UsageError(
+            f"The run id {run_id!r} is not usable.",
+            "Use letters, digits and _ . : + - only, beginning with a letter or digit.",
+        )
+    return run_id
+
+
+def _run_job(job: Job, context: Context) -> None:
+    inputs = _inputs(job, context)
+    done = _finished(context)
+    if done is not None:
+        if done != inputs:
+            raise RunConflictError(context.run_id, job.name, _differences(done, inputs))
+        context.progress.skipped(job.name, f"done before in run {context.run_id}, inputs unchanged")
+        return
+    context.progress.started(job.name)
+    started = time.monotonic()
+    record: dict[str, object] = {"run_id": context.run_id, "job": job.name, "inputs": inputs, **_code_version()}
+    parameters = _flat({name: getattr(context.settings, name).model_dump(mode="json") for name in job.sections})
+    tags = {f"input.{name}": value for name, value in inputs.items()} | _code_version()
+    try:
+        with context.tracking.job_run(context.run_id, job.name, parameters, tags) as context.mlflow_id:
+            counts = job.run(context)
+            context.tracking.log_metrics(context.mlflow_id, {f"count.{name}": n for name, n in counts.items()})
+    except Exception as failure:
+        error = _as_avrec_error(failure, job.name)
+        log = context.lakehouse.write_text(traceback.format_exc(), "logs", context.run_id, f"{job.name}.log")
+        _record(context, record | _outcome("failed", error.exit_code, started, {}) | {"error": str(error), "log": log})
+        if error is failure:
+            raise
+        raise type(error)(error.what, f"{error.remedy} The traceback is in {log}.") from failure
+    _record(context, record | _outcome("done", EXIT_DONE, started, counts))
+    context.lakehouse.merge(tables.JOB_RUNS, _job_row(context, inputs, counts, parameters, time.monotonic() - started))
+    context.progress.done(job.name, time.monotonic() - started, counts)
+
+
+def _inputs(job: Job, context: Context) -> dict[str, str]:
+    """Fingerprints of everything that the job's result depends on."""
+    settings = {f"settings.{name}": config.fingerprint(getattr(context.settings, name)) for name in job.sections}
+    sources = {f"source.{name}": value for name, value in job.sources(context.settings).items()}
+    versions = {table.full_name: context.lakehouse.version(table) for table in job.reads}
+    return settings | sources | {f"table.{name}": str(version) for name, version in versions.items()}
+
+
+def _finished(context: Context) -> dict[str, str] | None:
+    """The inputs with which this run has already done this job, if it has."""
+    if not context.lakehouse.exists(tables.JOB_RUNS):
+        return None
+    row = (
+        context.lakehouse.read(tables.JOB_RUNS)
+        .where((F.col(c.RUN_ID) == context.run_id) & (F.col(c.JOB) == context.job))
+        .first()
+    )
+    return dict(row["inputs"]) if row is not None else None
+
+
+def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+
+
+def _as_avrec_error(failure: Exception, job: str) -> AvrecError:
+    """What a scheduler and a person need to know about any failure: can a retry help?"""
+    if isinstance(failure, AvrecError):
+        return failure
+    sentence = str(failure).strip().splitlines()[0][:300] if str(failure).strip() else type(failure).__name__
+    # Lost executors, full disks and broken connections come as Java errors or OSErrors; the rest is data or a bug.
+    passing = isinstance(failure, (Py4JError, OSError)) and not isinstance(failure, FileNotFoundError)
+    error = RetryableError if passing else AvrecError
+    return error(
+        f"The job {job} failed: {type(failure).__name__}: {sentence}.",
+        "A retry may help." if passing else "A retry will not help.",
+    )
+
+
+def _outcome(status: str, exit_code: int, started: float, counts: Counts) -> dict[str, object]:
+    seconds = round(time.monotonic() - started, 2)
+    return {"status": status, "exit_code": exit_code, "seconds": seconds, "counts": counts}
+
+
+def _record(context: Context, record: Mapping[str, object]) -> None:
+    context.lakehouse.write_json(record, "manifests", context.run_id, f"{context.job}.json")
+
+
+def _job_row(
+    context: Context, inputs: dict[str, str], counts: Counts, parameters: Mapping[str, object], seconds: float
+) -> DataFrame:
+    row = (context.run_id, context.job, "done", inputs, counts, json.dumps(parameters), seconds)
+    schema = "run_id string, job string, status string, inputs map<string,string>, counts map<string,bigint>, "
+    frame = context.spark.createDataFrame([row], schema + "parameters string, seconds double")
+    return frame.withColumn(c.RECORDED_AT, F.current_timestamp())
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested settings as dotted names, the way MLflow shows parameters."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+@cache
+def _code_version() -> dict[str, str]:
+    """The package's version and, in a checkout, the commit."""
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "code_version": avrec_spark.__version__,
+        "code_commit": commit.stdout.strip() if commit.returncode == 0 else "unknown",
+        "python": platform.python_version(),
+    }
