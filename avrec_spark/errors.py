@@ -135,6 +135,18 @@ class MissingExtraError(AvrecError):
         )
 
 
+class DecoderStartError(AvrecError):
+    """The child process that decodes media could not be started; no file is to blame."""
+
+    exit_code = EXIT_RETRYABLE
+
+    def __init__(self, command: Iterable[str], why: str) -> None:
+        super().__init__(
+            f"The media decoder could not be started as `{' '.join(command)}`: {why}.",
+            "Run the command by hand to see its error; on a cluster, check the Python environment of the workers.",
+        )
+
+
 class DataError(AvrecError):
     """The data of a job cannot give a result (no interactions left, a vector of the wrong width, …)."""
 

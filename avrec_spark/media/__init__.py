@@ -1,0 +1,1 @@
+"""Untrusted media files: identity, probe, key frames, audio, shots, and a watchdog around it all. No Spark."""
