@@ -8,6 +8,7 @@ URIs are relative to the list.
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from avrec_spark import columns as c
 from avrec_spark import config, tables
 from avrec_spark.errors import EmptyCatalogueError, MissingColumnsError
 from avrec_spark.media.identity import content_hash
+from avrec_spark.media.records import Refusal
+from avrec_spark.media.source import local_path
 from avrec_spark.pipelines import sources
 from avrec_spark.pipelines.job import Context, Counts, Job
 
@@ -81,9 +84,15 @@ def _from_list(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
     """(items, refused) of a CSV or Parquet list; a row without URI, and the second row of an id, are refused."""
     reader = context.spark.read
     # Read as text: an id such as 007 must not become 7.
-    frame = reader.csv(source, header=True, multiLine=True, escape='"') if source.endswith(".csv") else reader.parquet(source)
+    frame = (
+        reader.csv(source, header=True, multiLine=True, escape='"')
+        if source.endswith(".csv")
+        else reader.parquet(source)
+    )
     if c.URI not in frame.columns:
-        raise MissingColumnsError(f"The catalogue {source}", [c.URI], frame.columns, "Add the column uri: a path or URI a row.")
+        raise MissingColumnsError(
+            f"The catalogue {source}", [c.URI], frame.columns, "Add the column uri: a path or URI a row."
+        )
     frame = frame.withColumn(c.ORIGINAL, F.to_json(F.struct("*"))).withColumn("order", F.monotonically_increasing_id())
     base = fsspec.core.url_to_fs(source)[1].rsplit("/", 1)[0]
     absolute = F.col(c.URI).rlike("^(/|[a-zA-Z][a-zA-Z0-9+.-]*:)")
@@ -148,18 +157,17 @@ def _stat_and_hash(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 def _stat_one(
     uri: str, old_size: float | None, old_modified_at: pd.Timestamp | None, old_hash: str | None
 ) -> tuple[str, int | None, datetime | None, str | None, str]:
-    path = uri.removeprefix("file://")
     try:
-        stat = os.stat(path)
-    except OSError:
+        path = local_path(uri)
+        found = os.stat(path)
+    except (OSError, Refusal):
         return uri, None, None, None, MISSING
-    modified_at = datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1e6, UTC)
-    unchanged = old_hash and old_size == stat.st_size and pd.Timestamp(old_modified_at, tz="UTC") == modified_at
-    try:
-        return uri, stat.st_size, modified_at, old_hash if unchanged else content_hash(path), PRESENT
-    except OSError:
-        # Not a readable regular file; the media job will say what is wrong with it.
-        return uri, stat.st_size, modified_at, None, PRESENT
+    modified_at = datetime.fromtimestamp(found.st_mtime_ns // 1000 / 1e6, UTC)
+    unchanged = old_hash and old_size == found.st_size and pd.Timestamp(old_modified_at, tz="UTC") == modified_at
+    # A pipe must not be read, and what cannot be read has no hash; the features job says what is wrong with either.
+    readable = stat.S_ISREG(found.st_mode) and os.access(path, os.R_OK)
+    hashed = old_hash if unchanged else content_hash(path) if readable else None
+    return uri, found.st_size, modified_at, hashed, PRESENT
 
 
 def _gone(context: Context, catalog: DataFrame) -> DataFrame:

@@ -106,7 +106,6 @@ def _read(
             data,
             "Rename the columns, or map them: --set events.columns.user_id=YOUR_NAME.",
         )
-    base = source.rstrip("/") if len(paths) > 1 or paths[0] != source else str(Path(source).parent)
     positioned = raw.select(
         "*",
         F.col("_metadata.file_path").alias("file"),
@@ -114,17 +113,16 @@ def _read(
         F.monotonically_increasing_id().alias("order"),
     )
     original = F.to_json(F.struct(*[F.col(f"`{name}`") for name in data]))
-    relative = F.element_at(F.split("file", F.lit(Path(base).name + "/"), 2), 2)
     positioned = positioned.select(
         *[_column(positioned, theirs[name], name) for name in (*REQUIRED, *OPTIONAL)],
         F.lit(source).alias(c.SOURCE),
         (F.expr("row_number() OVER (PARTITION BY file ORDER BY block, `order`)") - 1).alias(c.ROW),
         F.coalesce(F.col(_CORRUPT), original).alias(c.RECORD),
         F.current_timestamp().alias(c.ARRIVED_AT),
-        relative.alias("relative"),
+        "file",
     )
-    position = F.sha2(F.concat_ws("#", "relative", c.ROW), 256)
-    return positioned.withColumn(c.EVENT_ID, F.coalesce(c.EVENT_ID, position)).drop("relative")
+    position = F.sha2(F.concat_ws("#", "file", c.ROW), 256)
+    return positioned.withColumn(c.EVENT_ID, F.coalesce(c.EVENT_ID, position)).drop("file")
 
 
 def _read_csv(spark: SparkSession, paths: list[str]) -> DataFrame:

@@ -1,0 +1,109 @@
+"""train: the run's snapshot → fitted models in MLflow, ops.models, and the fused vectors of the items."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from pyspark.sql import functions as F
+
+from avrec_spark import columns as c
+from avrec_spark import config, tables
+from avrec_spark.dataset.training_set import TrainingSet
+from avrec_spark.errors import DataError, SettingsError, closest
+from avrec_spark.models import registry
+from avrec_spark.models.base import Recommender
+from avrec_spark.models.fusion import Fusion
+from avrec_spark.models.torch_model import TorchRecommender
+from avrec_spark.pipelines.job import Context, Counts, Job
+from avrec_spark.serving import pyfunc
+from avrec_spark.training import launchers
+
+
+def run(context: Context) -> Counts:
+    snapshot = _snapshot(context)
+    training_set = TrainingSet.read(snapshot["path"])
+    rows = []
+    for name in context.settings.train.models:
+        if name == "fusion" and not training_set.features:
+            context.note("fusion left out: no item has features")
+            continue
+        model, seconds = _fit(context, name, training_set)
+        context.note(f"{name}: {seconds:.1f} s")
+        parameters = json.dumps(model.parameters, default=str)
+        uri = _log(context, name, model)
+        rows.append((context.run_id, name, uri, snapshot[c.SNAPSHOT_ID], parameters, seconds))
+        if isinstance(model, Fusion):
+            _write_embeddings(context, model)
+    schema = (
+        f"{c.RUN_ID} string, {c.MODEL} string, {c.MODEL_URI} string, {c.SNAPSHOT_ID} string, "
+        "parameters string, fit_seconds double"
+    )
+    frame = context.spark.createDataFrame(rows, schema).withColumn(c.RECORDED_AT, F.current_timestamp())
+    context.lakehouse.merge(tables.MODELS, frame)
+    return {"rows_in": len(training_set.user_index), "models": len(rows)}
+
+
+def _snapshot(context: Context) -> dict[str, str]:
+    """The latest snapshot of this run, or the latest of all where this run made none."""
+    snapshots = context.lakehouse.read(tables.SNAPSHOTS)
+    row = snapshots.orderBy((F.col(c.RUN_ID) == context.run_id).desc(), F.col(c.RECORDED_AT).desc()).first()
+    if row is None:
+        raise DataError("ops.snapshots is empty.", "Run the job snapshot first.")
+    return {c.SNAPSHOT_ID: row[c.SNAPSHOT_ID], "path": row["path"]}
+
+
+def _fit(context: Context, name: str, training_set: TrainingSet) -> tuple[Recommender, float]:
+    settings = context.settings.train
+    model = registry.create(name, **settings.parameters.get(name, {}))
+    if isinstance(model, TorchRecommender):
+        model.launcher = launchers.create(settings.launcher, settings.start_timeout_seconds)
+        model.workers = settings.workers
+    started = time.monotonic()
+    model.fit_training_set(training_set)
+    return model, time.monotonic() - started
+
+
+def _log(context: Context, name: str, model: Recommender) -> str:
+    """The model and its curves into MLflow; returns the model's URI."""
+    context.tracking.log_history(context.mlflow_id, name, model.history)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        return context.tracking.log_model(
+            context.mlflow_id,
+            name,
+            pyfunc.PackagedRecommender(),
+            Path(folder),
+            pyfunc.signature(model),
+            pyfunc.requirements(),
+        )
+
+
+def _write_embeddings(context: Context, model: Fusion) -> None:
+    gates = model.gates()
+    rows = pd.DataFrame(
+        {
+            c.ITEM_ID: model.items.ids,
+            c.MODEL_VERSION: context.run_id,
+            c.VECTOR: list(model.item_vectors()),
+            c.GATES: gates.to_dict("records"),
+        }
+    )
+    item_type = "bigint" if rows[c.ITEM_ID].dtype.kind == "i" else "string"
+    schema = f"{c.ITEM_ID} {item_type}, {c.MODEL_VERSION} string, {c.VECTOR} array<float>, {c.GATES} map<string,float>"
+    context.lakehouse.merge(tables.ITEM_EMBEDDINGS, context.spark.createDataFrame(rows, schema))
+
+
+def _check(settings: config.Settings) -> None:
+    for name in (*settings.train.models, *settings.train.parameters):
+        if name not in registry.NAMES:
+            raise SettingsError(
+                f"There is no model {name}.{closest(name, registry.NAMES)}",
+                f"train.models takes {', '.join(registry.NAMES)}.",
+            )
+
+
+JOB = Job(name="train", run=run, sections=("train",), reads=(tables.SNAPSHOTS,), check=_check)
