@@ -1,0 +1,1 @@
+"""Encoders: from frames, samples and text to vectors. No Spark; weights load once a process."""

@@ -186,7 +186,7 @@ class SoundReader:
             self._resample(None)
         samples = np.concatenate([np.empty(0, np.float32), *self._pieces])[: self._wanted]
         # A damaged floating-point track may hold any bit pattern.
-        return np.clip(np.nan_to_num(samples), np.float32(-4), np.float32(4), dtype=np.float32)
+        return np.asarray(np.clip(np.nan_to_num(samples), -4.0, 4.0), np.float32)
 
     def _decode(self, packet: Packet[Any] | None) -> None:
         try:
