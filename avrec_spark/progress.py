@@ -16,6 +16,9 @@ logger = logging.getLogger("avrec")
 def configure_logging(level: int = logging.WARNING) -> None:
     """Log to stderr; a scheduler's log gets the stages as JSON lines, a terminal gets them from `rich`."""
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # MLflow tells every migration of its database, Spark every socket it closes.
+    for chatty in ("mlflow", "alembic", "py4j"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     logger.setLevel(logging.INFO if not sys.stderr.isatty() else level)
 
 

@@ -35,7 +35,14 @@ EMBEDDED = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.memory": "2g",
-    "spark.log.level": "ERROR",
+    # A short run on few cores spends its time compiling: the quick compiler saves a quarter of it.
+    "spark.driver.extraJavaOptions": " ".join(
+        (
+            f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+        )
+    ),
 }
 
 

@@ -64,9 +64,7 @@ class Tracking:
     # -- runs --------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def job_run(
-        self, run_id: str, job: str, parameters: Mapping[str, Any], tags: Mapping[str, str]
-    ) -> Iterator[str]:
+    def job_run(self, run_id: str, job: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
         """The MLflow run of a job, a child of the pipeline run's; ends FINISHED, or FAILED on an exception."""
         parent = self._parent(run_id)
         self.client.update_run(parent, status="RUNNING")
@@ -101,9 +99,7 @@ class Tracking:
         )
         if found:
             return str(found[0].info.run_id)
-        run = self.client.create_run(
-            self.experiment_id, run_name=run_id, tags={RUN_TAG: run_id, JOB_TAG: "pipeline"}
-        )
+        run = self.client.create_run(self.experiment_id, run_name=run_id, tags={RUN_TAG: run_id, JOB_TAG: "pipeline"})
         return str(run.info.run_id)
 
     # -- metrics -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import fsspec
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
 
 from avrec_spark import columns as c
 from avrec_spark import config, tables
@@ -125,7 +126,7 @@ def _from_list(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
     return items, refused
 
 
-@F.udf("string")
+@F.udf(StringType())
 def _uuid5(relative: str | None) -> str | None:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, relative)) if relative else None
 

@@ -14,6 +14,7 @@ import pandas as pd
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import DoubleType
 
 from avrec_spark import columns as c
 from avrec_spark import tables
@@ -125,7 +126,7 @@ def _packed(files: DataFrame, settings: FeatureSettings) -> DataFrame:
     slots should be busy.
     """
     spark = files.sparkSession
-    cost = F.udf(lambda size: estimate_seconds(size or 0), "double")
+    cost = F.udf(lambda size: estimate_seconds(size or 0), DoubleType())
     estimated = files.withColumn("cost", cost(c.SIZE))
     total = estimated.agg(F.sum("cost")).first()
     seconds = float(total[0]) if total is not None else 0.0

@@ -39,6 +39,7 @@ from avrec_spark.lakehouse import Lakehouse, check_writable
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.progress import Progress, configure_logging
 from avrec_spark.tracking import Tracking
+render = None
 
 JOBS = (
     "catalog",
@@ -85,6 +86,18 @@ def run(jobs: Sequence[str], settings: config.Settings, run_id: str | None = Non
         context = Context(settings, run_id, job.name, spark, lakehouse, tracking, progress)
         _run_job(job, context)
     return run_id
+
+
+def render_world(settings: config.Settings) -> Path:
+    """Render the small world of the settings, unless it is there already; returns its folder."""
+    folder = Path(settings.world.folder or Path(settings.lakehouse.root, "world"))
+    check_writable(str(folder))
+    progress = Progress()
+    progress.started("world")
+    started = time.monotonic()
+    world = render(settings.world, folder)
+    progress.done("world", time.monotonic() - started, {"clips": world.clips, "events": world.events})
+    return folder
 
 
 def expand(name: str) -> tuple[str, ...]:

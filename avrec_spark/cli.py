@@ -1,0 +1,173 @@
+"""`avrec …`: thin commands over the pipelines; every error ends as one paragraph and an exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from avrec_spark import config, doctor
+from avrec_spark.errors import UsageError
+from avrec_spark.pipelines import runner
+
+app = typer.Typer(
+    help="From raw audio, video and behaviour to evaluated, explained, tracked recommendations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Option("--config", help="A settings file, e.g. conf/demo.yaml.")]
+Overrides = Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override one setting.")]
+RunId = Annotated[Optional[str], typer.Option(help="Identifies the run; its finished jobs are not repeated.")]
+Model = Annotated[str, typer.Option(help="A model of avrec_spark.models.registry.")]
+Parameters = Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A model parameter.")]
+Out = Annotated[Path, typer.Option(help="Folder for metrics.json and recommendations.parquet.")]
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    app()
+
+
+@app.command()
+def demo(
+    config_file: Annotated[Optional[Path], typer.Option("--config", help="Default: conf/demo.yaml.")] = None,
+    overrides: Overrides = None,
+    run_id: RunId = None,
+) -> None:
+    """Render the small world, run the whole flow on it, and print where the report is."""
+
+    def action() -> None:
+        settings = config.load(config_file or REPOSITORY / "conf" / "demo.yaml", overrides or ())
+        runner.render_world(settings)
+        _run(runner.expand("daily"), settings, run_id)
+
+    _exit(action)
+
+
+@app.command("run")
+def run_(name: str, config_file: Config, overrides: Overrides = None, run_id: RunId = None) -> None:
+    """Run a JOB or a PIPELINE (media, behaviour, daily) in this process."""
+    _exit(lambda: _run(runner.expand(name), config.load(config_file, overrides or ()), run_id))
+
+
+def _run(jobs: tuple[str, ...], settings: config.Settings, run_id: str | None) -> None:
+    run_id = runner.run(jobs, settings, run_id)
+    if "report" in jobs:
+        report = Path(settings.lakehouse.root, "reports", run_id, "index.html")
+        typer.echo(f"Report: {report.resolve()}")
+
+
+@app.command()
+def evaluate(
+    train: Annotated[Path, typer.Option(help="Interactions: Parquet, CSV or a Delta table.")],
+    test: Annotated[Path, typer.Option(help="Interactions that were held out.")],
+    model: Model,
+    out: Out,
+    validation: Annotated[Optional[Path], typer.Option(help="Held out for choosing settings.")] = None,
+    item_features: Annotated[Optional[list[str]], typer.Option(metavar="NAME=FILE")] = None,
+    parameters: Parameters = None,
+    k: Annotated[Optional[list[int]], typer.Option("-k", help="Cut-off; may be repeated.")] = None,
+) -> None:
+    """Fit a model on one file of interactions and evaluate it on another."""
+    from avrec_spark.evaluation import commands
+
+    def action() -> None:
+        features = dict(_pair(text, "--item-features") for text in item_features or ())
+        metrics = commands.run_evaluate(
+            train=train,
+            test=test,
+            validation=validation,
+            item_features={name: Path(file) for name, file in features.items()},
+            model=model,
+            parameters=_parameters(parameters),
+            ks=tuple(k or (10,)),
+            out=out,
+        )
+        typer.echo(_table(metrics))
+
+    _exit(action)
+
+
+@app.command()
+def yardstick(
+    name: str,
+    model: Model,
+    out: Out,
+    data: Annotated[Optional[Path], typer.Option(help="Folder of the protocol's data; default: what make data brought.")] = None,
+    executor: Annotated[str, typer.Option(help="numpy or spark.")] = "numpy",
+    parameters: Parameters = None,
+) -> None:
+    """Run a published protocol on its own data, e.g. `avrec yardstick lf-100k --model ease --out out`."""
+    from avrec_spark.evaluation import commands
+
+    def action() -> None:
+        metrics = commands.run_yardstick(
+            name=name, model=model, data=data, out=out, executor=executor, parameters=_parameters(parameters)
+        )
+        typer.echo(_table(metrics))
+
+    _exit(action)
+
+
+@app.command()
+def recommend(
+    config_file: Config,
+    user: Annotated[Optional[str], typer.Option(help="What this user is recommended.")] = None,
+    item: Annotated[Optional[str], typer.Option(help="What is similar to this item.")] = None,
+    history: Annotated[Optional[str], typer.Option(metavar="ITEM,ITEM,…", help="What goes with these items.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Look at a result of the last run, with titles and reasons."""
+    from avrec_spark.pipelines import look
+
+    def action() -> None:
+        if sum(choice is not None for choice in (user, item, history)) != 1:
+            raise UsageError("Say whose recommendations to show.", "Give one of --user, --item and --history.")
+        settings = config.load(config_file, overrides or ())
+        if user is not None:
+            look.show_user(settings, user)
+        elif item is not None:
+            look.show_item(settings, item)
+        else:
+            look.show_history(settings, str(history).split(","))
+
+    _exit(action)
+
+
+@app.command("doctor")
+def doctor_() -> None:
+    """Versions, Java, JARs, slots, disk, write access: what is missing and how to get it."""
+    raise typer.Exit(doctor.main(before_setup=False))
+
+
+def _exit(action: object) -> None:
+    raise typer.Exit(runner.guarded(action))  # type: ignore[arg-type]
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"{option} {text} has no value.", f"Write {option} NAME=VALUE.")
+    return name, value
+
+
+def _parameters(pairs: list[str] | None) -> dict[str, object]:
+    """`key=value` pairs; values are JSON where they can be, else text."""
+
+    def parse(text: str) -> object:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+
+    return {name: parse(value) for name, value in (_pair(text, "--set") for text in pairs or ())}
+
+
+def _table(metrics: dict[str, dict[str, float]]) -> str:
+    lines = [f"{name:<14}{value['mean']:8.4f}  [{value['low']:.4f}, {value['high']:.4f}]" for name, value in metrics.items()]
+    return "\n".join(lines)

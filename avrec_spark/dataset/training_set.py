@@ -1,0 +1,175 @@
+"""What every model trains on: indexed interactions, item features, and the Parquet snapshot they lie in.
+
+| part of a snapshot folder | columns |
+|---|---|
+| train/, validation/, test/ | user_index, item_index, weight, timestamp (epoch seconds) |
+| users/, items/ | user_index and user_id; item_index and item_id |
+| features/MODALITY/ | item_index, vector |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from avrec_spark import columns as c
+from avrec_spark.dataset.index import IdIndex
+from avrec_spark.errors import DataError, MissingColumnsError
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """Vectors of one modality, aligned to an item index: values float32[n_items, d], present bool[n_items].
+
+    Rows of absent items are zero.
+    """
+
+    values: NDArray[np.float32]
+    present: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, name: str, positions: NDArray[np.int64], vectors: pd.Series[Any], n_items: int) -> FeatureMatrix:
+        """Vectors put at their items' positions. Raises `DataError` for unequal widths and for NaN."""
+        widths = {len(vector) for vector in vectors}
+        if len(widths) != 1:
+            raise DataError(
+                f"The {name} vectors have different widths ({', '.join(map(str, sorted(widths))) or 'no rows'}).",
+                "Use the vectors of one encoder and version.",
+            )
+        rows = np.stack(vectors.to_numpy()).astype(np.float32)
+        if not np.isfinite(rows).all():
+            raise DataError(f"The {name} vectors hold NaN or infinite values.", "Leave such items out, or encode anew.")
+        values = np.zeros((n_items, widths.pop()), np.float32)
+        values[positions] = rows
+        present = np.zeros(n_items, np.bool_)
+        present[positions] = True
+        return cls(values, present)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Indexed interactions (n rows) and item features.
+
+    `user_index` and `item_index` are int64[n], `weight` float32[n], `timestamp` float64[n] in epoch seconds.
+    `items` holds the interactions' items and those that only have features. `validation` are held-out index pairs.
+    `path` is the snapshot folder that holds the same, where there is one.
+    """
+
+    users: IdIndex
+    items: IdIndex
+    user_index: NDArray[np.int64]
+    item_index: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    timestamp: NDArray[np.float64]
+    features: dict[str, FeatureMatrix] = field(default_factory=dict)
+    validation: pd.DataFrame | None = None
+    path: str | None = None
+
+    @classmethod
+    def from_frames(
+        cls,
+        interactions: pd.DataFrame,
+        item_features: Mapping[str, pd.DataFrame] | None = None,
+        seed: int = 42,
+    ) -> TrainingSet:
+        """From columns user_id, item_id and optionally weight and timestamp; features are item_id, vector."""
+        missing = {c.USER_ID, c.ITEM_ID} - set(interactions.columns)
+        if missing:
+            raise MissingColumnsError("The interactions", missing, interactions.columns)
+        features = item_features or {}
+        ids = [interactions[c.ITEM_ID].to_numpy(), *(frame[c.ITEM_ID].to_numpy() for frame in features.values())]
+        users = IdIndex.from_ids(interactions[c.USER_ID].to_numpy(), seed)
+        items = IdIndex.from_ids(np.concatenate(ids), seed)
+        n = len(interactions)
+        weight = interactions[c.WEIGHT].to_numpy(np.float32) if c.WEIGHT in interactions else np.ones(n, np.float32)
+        return cls(
+            users=users,
+            items=items,
+            user_index=users.encode(interactions[c.USER_ID]),
+            item_index=items.encode(interactions[c.ITEM_ID]),
+            weight=weight,
+            timestamp=_epoch_seconds(interactions[c.TIMESTAMP]) if c.TIMESTAMP in interactions else np.zeros(n),
+            features={
+                name: FeatureMatrix.of(name, items.encode(frame[c.ITEM_ID]), frame[c.VECTOR], len(items))
+                for name, frame in features.items()
+            },
+        )
+
+    @classmethod
+    def read(cls, path: str | Path) -> TrainingSet:
+        """From a snapshot folder."""
+        folder = Path(path)
+        users, items = (
+            IdIndex(_table(folder / part).sort_values(position)[name].to_numpy())
+            for part, position, name in (("users", c.USER_INDEX, c.USER_ID), ("items", c.ITEM_INDEX, c.ITEM_ID))
+        )
+        train = _table(folder / "train").sort_values([c.USER_INDEX, c.ITEM_INDEX])
+        validation = folder / "validation"
+        features = {}
+        for part in sorted((folder / "features").glob("*")):
+            frame = _table(part)
+            positions = frame[c.ITEM_INDEX].to_numpy(np.int64)
+            features[part.name] = FeatureMatrix.of(part.name, positions, frame[c.VECTOR], len(items))
+        return cls(
+            users=users,
+            items=items,
+            user_index=train[c.USER_INDEX].to_numpy(np.int64),
+            item_index=train[c.ITEM_INDEX].to_numpy(np.int64),
+            weight=train[c.WEIGHT].to_numpy(np.float32),
+            timestamp=train[c.TIMESTAMP].to_numpy(np.float64),
+            features=features,
+            validation=_table(validation)[[c.USER_INDEX, c.ITEM_INDEX]] if validation.is_dir() else None,
+            path=str(path),
+        )
+
+    def write(self, path: str | Path, row_groups: int = 8) -> TrainingSet:
+        """Write the snapshot folder, the train part in `row_groups` row groups; returns the set with its path."""
+        folder = Path(path)
+        train = pa.table(
+            {
+                c.USER_INDEX: self.user_index,
+                c.ITEM_INDEX: self.item_index,
+                c.WEIGHT: self.weight,
+                c.TIMESTAMP: self.timestamp,
+            }
+        )
+        _write(train, folder / "train", -(-max(len(self.user_index), 1) // row_groups))
+        _write(pa.table({c.USER_INDEX: np.arange(len(self.users)), c.USER_ID: self.users.ids}), folder / "users")
+        _write(pa.table({c.ITEM_INDEX: np.arange(len(self.items)), c.ITEM_ID: self.items.ids}), folder / "items")
+        if self.validation is not None:
+            _write(pa.Table.from_pandas(self.validation, preserve_index=False), folder / "validation")
+        for name, matrix in self.features.items():
+            positions = np.flatnonzero(matrix.present)
+            vectors = pa.table({c.ITEM_INDEX: positions, c.VECTOR: list(matrix.values[positions])})
+            _write(vectors, folder / "features" / name)
+        return replace(self, path=str(path))
+
+    def matrix(self) -> csr_matrix:
+        """Users × items, weights of repeated pairs summed."""
+        shape = (len(self.users), len(self.items))
+        return csr_matrix((self.weight, (self.user_index, self.item_index)), shape=shape, dtype=np.float32)
+
+
+def _epoch_seconds(times: pd.Series[Any]) -> NDArray[np.float64]:
+    if pd.api.types.is_datetime64_any_dtype(times):
+        utc = pd.to_datetime(times, utc=True)
+        return ((utc - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(np.float64)
+    return times.to_numpy(np.float64)
+
+
+def _table(folder: Path) -> pd.DataFrame:
+    return pq.read_table(folder).to_pandas()
+
+
+def _write(table: pa.Table, folder: Path, row_group_size: int | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / "part-0.parquet", row_group_size=row_group_size)

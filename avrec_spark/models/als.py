@@ -1,0 +1,83 @@
+"""Implicit ALS by Spark MLlib; its factors are served by the platform's own top-K engine."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from avrec_spark import columns as c
+from avrec_spark.dataset.training_set import TrainingSet
+from avrec_spark.errors import UsageError
+from avrec_spark.models.base import Recommender
+from avrec_spark.recommend.topk import ScoreSource
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+class ALS(Recommender):
+    """Factors U, V with scores U Vᵀ, confidence 1 + α · weight.
+
+    Needs an active SparkSession. Source: Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback
+    Datasets, ICDM 2008.
+    """
+
+    name = "als"
+
+    def __init__(
+        self,
+        *,
+        rank: int = 32,
+        alpha: float = 5.0,
+        regularisation: float = 0.3,
+        iterations: int = 15,
+        seed: int = 42,
+    ) -> None:
+        self.rank = rank
+        self.alpha = alpha
+        self.regularisation = regularisation
+        self.iterations = iterations
+        self.seed = seed
+
+    def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
+        from pyspark.ml.recommendation import ALS as MLlibALS
+        from pyspark.sql import SparkSession
+
+        spark = SparkSession.getActiveSession()
+        if spark is None:
+            raise UsageError(
+                "The model als is fitted by Spark, and no session is active.",
+                "Start one first: avrec_spark.session.get(settings.spark).",
+            )
+        if spark.sparkContext._jsc.sc().getCheckpointDir().isEmpty():
+            # Without checkpoints the lineage of twenty iterations overflows the JVM's stack.
+            spark.sparkContext.setCheckpointDir(tempfile.mkdtemp(prefix="avrec-als-"))
+        matrix = training_set.matrix().tocoo()
+        frame = pd.DataFrame({c.USER_INDEX: matrix.row, c.ITEM_INDEX: matrix.col, c.WEIGHT: matrix.data})
+        als = MLlibALS(
+            userCol=c.USER_INDEX,
+            itemCol=c.ITEM_INDEX,
+            ratingCol=c.WEIGHT,
+            implicitPrefs=True,
+            rank=self.rank,
+            alpha=self.alpha,
+            regParam=self.regularisation,
+            maxIter=self.iterations,
+            checkpointInterval=5,
+            seed=self.seed,
+        )
+        fitted = als.fit(spark.createDataFrame(frame))
+        users = self._factors(fitted.userFactors, len(training_set.users))
+        items = self._factors(fitted.itemFactors, len(training_set.items))
+        return [ScoreSource(users, np.ascontiguousarray(items.T))]
+
+    def _factors(self, frame: DataFrame, count: int) -> NDArray[Any]:
+        """float32[count, rank]; rows of users or items without interactions stay zero."""
+        factors = np.zeros((count, self.rank), np.float32)
+        rows = frame.toPandas()
+        factors[rows["id"].to_numpy()] = np.stack(rows["features"].to_numpy())
+        return factors
