@@ -52,6 +52,7 @@ class KeyFrameReader:
         self.key_frames = 0
         self.errors = 0
         self.end = origin
+        self._unit = float(stream.time_base or 0)
         self._stride = 1
         self._keys: list[Packet[Any]] = []
         self._all: list[Packet[Any]] | None = []
@@ -67,7 +68,7 @@ class KeyFrameReader:
 
     def take(self, packet: Packet[Any]) -> None:
         self.packets += 1
-        self.end = max(self.end, _end(packet))
+        self.end = max(self.end, _end(packet, self._unit))
         if packet.is_keyframe:
             self._keep_key(packet)
         if self._all is not None:
@@ -146,7 +147,7 @@ class KeyFrameReader:
         return [float(target) - 1e-6 for target in np.sort(targets)]
 
     def _time(self, packet: Packet[Any] | None) -> float:
-        start = _start(packet) if packet is not None else None
+        start = _start(packet, self._unit) if packet is not None else None
         return self.end if start is None else start
 
     def _add(self, taken: Pictures, frame: VideoFrame, time: float) -> None:
@@ -166,6 +167,7 @@ class SoundReader:
         self.packets = 0
         self.errors = 0
         self.end = origin
+        self._unit = float(stream.time_base or 0)
         self._rate = limits.sample_rate
         self._wanted = round(limits.max_audio_seconds * limits.sample_rate)
         self._pieces: list[NDArray[np.float32]] = []
@@ -175,7 +177,7 @@ class SoundReader:
 
     def take(self, packet: Packet[Any]) -> None:
         self.packets += 1
-        self.end = max(self.end, _end(packet))
+        self.end = max(self.end, _end(packet, self._unit))
         if self._samples < self._wanted:
             self._decode(packet)
 
@@ -218,11 +220,12 @@ def _middles(count: int) -> NDArray[np.float64]:
     return (np.arange(count) + 0.5) / max(count, 1)
 
 
-def _start(packet: Packet[Any]) -> float | None:
+def _start(packet: Packet[Any], unit: float) -> float | None:
+    """Seconds; `unit` is the stream's time base as a float, for exact fractions are slow and packets are many."""
     stamp = packet.pts if packet.pts is not None else packet.dts
-    return None if stamp is None else float(stamp * packet.time_base)
+    return None if stamp is None else stamp * unit
 
 
-def _end(packet: Packet[Any]) -> float:
-    start = _start(packet)
-    return float("-inf") if start is None else start + float((packet.duration or 0) * packet.time_base)
+def _end(packet: Packet[Any], unit: float) -> float:
+    start = _start(packet, unit)
+    return float("-inf") if start is None else start + (packet.duration or 0) * unit

@@ -138,6 +138,35 @@ def test_an_upload_that_broke_off_before_its_index_is_corrupt(make_clip, limits)
     assert (media.status, media.reason) == ("corrupt", "no_index")
 
 
+def test_a_track_without_a_decoder_leaves_the_other_and_is_named(make_clip, limits):
+    path = make_clip(seconds=2)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+
+    media = decode(str(path), limits)
+
+    assert (media.status, media.reason) == ("partial", "video_failed")
+    assert len(media.frames) == 0 and media.seconds_decoded == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_file_of_which_no_track_has_a_decoder_is_unsupported(make_clip, limits):
+    path = make_clip(seconds=2, tone=None)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+
+    media = decode(str(path), limits)
+
+    assert (media.status, media.reason) == ("unsupported", "codec")
+
+
+def test_a_sound_track_without_a_decoder_leaves_the_pictures(make_clip, limits):
+    path = make_clip("clip.mkv", seconds=4, gop=20)
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_XYZ"))
+
+    media = decode(str(path), limits)
+
+    assert (media.status, media.reason) == ("partial", "audio_failed")
+    assert len(media.frames) == 4 and media.audio.shape == (0,)
+
+
 def test_damage_in_the_middle_is_partial_or_ok_and_never_raises(make_clip, limits):
     path = make_clip("clip.mkv", seconds=8, gop=20)
     data = bytearray(path.read_bytes())
