@@ -80,6 +80,15 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(lengths, _TINY), np.float32)
 
 
+def pooled(segments: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vector of an input, float32[d], from the vectors of its segments: `encode` without encoding twice.
+
+    >>> pooled(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)).round(3).tolist()
+    [0.7070000171661377, 0.7070000171661377]
+    """
+    return np.asarray(unit(segments.mean(axis=0, keepdims=True))[0], np.float32)
+
+
 def require(part: str, module: str, extra: str) -> None:
     """Raise `MissingExtraError` unless the module can be imported; does not import it."""
     if importlib.util.find_spec(module) is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avrec_spark.encoders.port import Encoder, require, unit
+from avrec_spark.encoders.port import Encoder, pooled, require, unit
 
 _FRAMES_A_PASS = 32
 
@@ -49,7 +49,7 @@ class EfficientNetEncoder(Encoder[NDArray[np.uint8]]):
         return np.split(vectors, np.cumsum([len(frames) for frames in batch])[:-1])
 
     def _encode(self, batch: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        return np.stack([segments.mean(axis=0) for segments in self.encode_segments(batch)])
+        return np.stack([pooled(segments) for segments in self.encode_segments(batch)])
 
 
 @lru_cache(maxsize=2)

@@ -86,7 +86,8 @@ def _streams(container: InputContainer) -> tuple[VideoStream | None, AudioStream
     video, audio = container.streams.best("video"), container.streams.best("audio")
     if video is not None and video.disposition & av.stream.Disposition.attached_pic:
         video = None
-    undecodable = [str(stream.type) for stream in (video, audio) if stream and stream.codec_context is None]
+    both = (("video", video), ("audio", audio))
+    undecodable = [kind for kind, stream in both if stream is not None and stream.codec_context is None]
     return (
         video if isinstance(video, VideoStream) and video.codec_context else None,
         audio if isinstance(audio, AudioStream) and audio.codec_context else None,
@@ -137,11 +138,11 @@ def _info(container: InputContainer, video: VideoStream | None, audio: AudioStre
         info.bit_rate = round(container.size * 8 / info.duration)
     if video:
         info.width, info.height = video.width or None, video.height or None
-        info.video_codec = video.codec_context.name
+        info.video_codec = video.codec_context.codec.canonical_name
         rate = video.average_rate or video.guessed_rate
         info.frame_rate = float(rate) if rate else None
     if audio:
-        info.audio_codec = audio.codec_context.name
+        info.audio_codec = audio.codec_context.codec.canonical_name
         info.sample_rate, info.channels = audio.rate or None, audio.channels or None
     return info
 

@@ -119,6 +119,7 @@ class KeyFrameReader:
         targets = self._targets()
         # Frames that no other frame refers to (most B-frames) are not needed to get at the rest.
         self.stream.codec_context.skip_frame = "NONREF"
+        last: tuple[VideoFrame, float] | None = None
         for packet in [*packets, None]:
             try:
                 frames = self.stream.codec_context.decode(packet)
@@ -127,13 +128,14 @@ class KeyFrameReader:
                 continue
             for frame in frames:
                 taken.decoded += 1
-                time = frame.time if frame.time is not None else self._time(packet)
-                if targets and time - self.origin >= targets[0]:
-                    self._add(taken, frame, time)
-                    while targets and time - self.origin >= targets[0]:
-                        targets.pop(0)
+                last = frame, frame.time if frame.time is not None else self._time(packet)
+                if targets and last[1] - self.origin >= targets[0]:
+                    self._add(taken, *last)
+                    targets = [target for target in targets if target > last[1] - self.origin]
             if not targets:
                 break
+        if not taken.squares and last:  # A single frame, shown before the first target.
+            self._add(taken, *last)
         return taken
 
     def _targets(self) -> list[float]:

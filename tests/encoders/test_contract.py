@@ -10,7 +10,7 @@ import pytest
 
 from avrec_spark.config import FeatureSettings
 from avrec_spark.encoders import registry
-from avrec_spark.encoders.port import Encoder
+from avrec_spark.encoders.port import Encoder, pooled
 from avrec_spark.errors import MissingExtraError, SettingsError
 
 SETTINGS = FeatureSettings()
@@ -96,6 +96,7 @@ def test_segments_are_unit_rows_whose_normalised_mean_is_the_vector(encoder):
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
         mean = rows.mean(axis=0)
         np.testing.assert_allclose(mean / np.linalg.norm(mean), vector, atol=1e-4)
+        np.testing.assert_allclose(pooled(rows), vector, atol=1e-4)
 
 
 def test_the_parameter_hash_is_stable_and_follows_name_version_and_parameters(encoder):

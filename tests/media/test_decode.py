@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -52,6 +53,20 @@ def test_a_clip_with_a_single_key_frame_still_gives_frames_from_all_its_length(m
 
     assert media.info.gop == 80
     assert media.frame_times.tolist() == pytest.approx([0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75], abs=0.16)
+
+
+def test_a_still_picture_as_a_film_of_one_frame_gives_that_frame(tmp_path, limits):
+    path = tmp_path / "still.mp4"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), GREEN, np.uint8), "rgb24")
+        container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+
+    media = decode(str(path), limits)
+
+    assert media.status == "ok" and _colours(media) == ["G"] and media.frame_times.tolist() == [0.0]
 
 
 def test_frames_show_the_colours_of_their_time(make_clip, limits):
