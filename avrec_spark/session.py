@@ -68,13 +68,13 @@ def is_submitted() -> bool:
 
 
 def _place(settings: SparkSettings) -> dict[str, str]:
+    if is_submitted():
+        return {} if settings.master is None else {"spark.master": settings.master}
+    # Workers must run this interpreter, with these libraries.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if settings.master is not None:
         place = {"spark.master": settings.master}
         return (EMBEDDED | place) if settings.master.startswith("local") else place
-    if is_submitted():
-        return {}
-    # Workers must run this interpreter, with these libraries.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # Two slots at least, one a rank; the 4 lets a failed task be tried again, which plain local[n] never does.
     slots = max(2, os.cpu_count() or 2)
     return EMBEDDED | {"spark.master": f"local[{slots},4]"}

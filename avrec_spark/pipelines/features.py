@@ -20,7 +20,7 @@ from avrec_spark import columns as c
 from avrec_spark import tables
 from avrec_spark.config import FeatureSettings
 from avrec_spark.encoders import registry
-from avrec_spark.encoders.port import Encoder
+from avrec_spark.encoders.port import Encoder, pooled
 from avrec_spark.media.cost import estimate_seconds
 from avrec_spark.media.records import DecodedMedia, Limits
 from avrec_spark.media.watchdog import Decoder
@@ -142,6 +142,7 @@ def _kernel(settings: FeatureSettings):  # type: ignore[no-untyped-def]
     """The function that a task runs: one decoder and one set of encoders for all its files."""
 
     def decode_and_encode(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        _one_thread()
         encoders = [
             encoder
             for encoder in (registry.create(name, settings, _device()) for name in settings.encoders)
@@ -153,6 +154,13 @@ def _kernel(settings: FeatureSettings):  # type: ignore[no-untyped-def]
                     yield pd.DataFrame([_result(work, decoder.decode(uri), encoders)])
 
     return decode_and_encode
+
+
+def _one_thread() -> None:
+    """A task has one core; encoders that took more would wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _device() -> str:
@@ -191,13 +199,15 @@ def _encode(work: str, media: DecodedMedia, encoder: Encoder) -> tuple[dict[str,
     signal = media.frames if encoder.modality == "visual" else media.audio
     if len(signal) == 0:
         return feature, []
-    feature |= {c.VECTOR: encoder.encode([signal])[0].tolist(), c.STATUS: "ok"}
-    if not encoder.segmented:
+    segments = encoder.encode_segments([signal])[0] if encoder.segmented else None
+    vector = encoder.encode([signal])[0] if segments is None else pooled(segments)
+    if not vector.any():
+        # Zeros are an encoder's way to say that there is nothing to describe, such as silence.
         return feature, []
-    vectors = encoder.encode_segments([signal])[0]
+    feature |= {c.VECTOR: vector.tolist(), c.STATUS: "ok"}
     return feature, [
-        provenance | {c.SEGMENT: number, c.START: float(start), c.VECTOR: vector.tolist()}
-        for number, (start, vector) in enumerate(zip(media.frame_times, vectors, strict=True))
+        provenance | {c.SEGMENT: number, c.START: float(start), c.VECTOR: part.tolist()}
+        for number, (start, part) in enumerate(zip(media.frame_times, [] if segments is None else segments, strict=False))
     ]
 
 
@@ -271,6 +281,7 @@ def _text_tasks(context: Context, texts: int) -> int:
 
 def _text_kernel(settings: FeatureSettings, name: str):  # type: ignore[no-untyped-def]
     def encode(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        _one_thread()
         encoder = registry.create(name, settings, _device())
         for batch in batches:
             filled = batch["words"] != ""
