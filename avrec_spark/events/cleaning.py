@@ -1,0 +1,89 @@
+"""Judge events row by row: what can be read becomes typed columns, what cannot gets a reason."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from avrec_spark import columns as c
+from avrec_spark.config import EventSettings
+from avrec_spark.events import reasons
+from avrec_spark.events.weighting import weigh
+
+# Epoch numbers from here on are milliseconds: as seconds they would lie after the year 5000.
+_MILLISECONDS_FROM = 1e11
+
+
+def clean(events: pd.DataFrame, settings: EventSettings, now: datetime) -> pd.DataFrame:
+    """The same rows in the same order, with typed columns, a weight, and a reason where a row is refused.
+
+    `events` are rows of tables.EVENTS; ids as they came, everything else text as it arrived. The result has
+    `timestamp` as datetime64[us, UTC] and `watch_seconds`, `rating`, `weight` as floats; `reason` and `detail` are
+    None for an accepted row. Where several things are wrong the first of this order is told: broken_record,
+    missing_user, missing_item, unknown_event_type, bad_timestamp, future_time, bad_number, impossible_watch_time.
+    """
+    times = parse_times(events[c.TIMESTAMP])
+    types = events[c.EVENT_TYPE].astype("string").str.strip().str.lower().fillna("").astype(object)
+    watch, rating = _number(events[c.WATCH_SECONDS]), _number(events[c.RATING])
+    lacking = {name: _absent(events[name]) for name in (c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP)}
+    latest = pd.Timestamp(now).tz_convert("UTC") + pd.Timedelta(seconds=settings.future_tolerance_seconds)
+    conditions = {
+        reasons.BROKEN_RECORD: np.logical_and.reduce(list(lacking.values())),
+        reasons.MISSING_USER: lacking[c.USER_ID],
+        reasons.MISSING_ITEM: lacking[c.ITEM_ID],
+        reasons.UNKNOWN_EVENT_TYPE: ~types.isin(list(settings.weights)).to_numpy(),
+        reasons.BAD_TIMESTAMP: times.isna().to_numpy(),
+        reasons.FUTURE_TIME: (times > latest).to_numpy(),
+        reasons.BAD_NUMBER: _unreadable(events[c.WATCH_SECONDS], watch) | _unreadable(events[c.RATING], rating),
+        reasons.IMPOSSIBLE_WATCH_TIME: ((watch < 0) | (watch > settings.max_watch_seconds)).to_numpy(),
+    }
+    names = np.array(list(conditions), dtype=object)
+    verdicts = np.column_stack(list(conditions.values())) if len(events) else np.zeros((0, len(names)), bool)
+    reason = np.where(verdicts.any(axis=1), names[verdicts.argmax(axis=1)], None)
+    return events.assign(
+        **{
+            c.EVENT_TYPE: types,
+            c.TIMESTAMP: times,
+            c.WATCH_SECONDS: watch,
+            c.RATING: rating,
+            c.WEIGHT: weigh(types, watch, rating, settings),
+            c.REASON: reason,
+            c.DETAIL: pd.Series(reason, index=events.index, dtype=object).map(reasons.SENTENCES).replace({np.nan: None}),
+        }
+    )
+
+
+def parse_times(texts: pd.Series[Any]) -> pd.Series[Any]:
+    """UTC times from ISO 8601 (without a zone: UTC), epoch seconds, or epoch milliseconds (from 1e11 on); else NaT.
+
+    >>> parse_times(pd.Series(["2026-01-02T03:04:05+01:00", "1767319445", "1767319445000", "soon"])).astype(str).tolist()
+    ['2026-01-02 02:04:05+00:00', '2026-01-02 02:04:05+00:00', '2026-01-02 02:04:05+00:00', 'NaT']
+    """
+    numbers = pd.to_numeric(texts, errors="coerce")
+    seconds = numbers.where(numbers.abs() < _MILLISECONDS_FROM, numbers / 1000)
+    # Beyond the years that a timestamp can hold there is no time.
+    seconds = seconds.where(seconds.abs() < _MILLISECONDS_FROM / 10)
+    from_numbers = pd.to_datetime(seconds, unit="s", utc=True, errors="coerce")
+    words = texts.where(numbers.isna())
+    from_words = pd.to_datetime(words, format="ISO8601", utc=True, errors="coerce")
+    return from_numbers.fillna(from_words).astype("datetime64[us, UTC]")
+
+
+def _absent(values: pd.Series[Any]) -> NDArray[np.bool_]:
+    missing = values.isna().to_numpy()
+    if values.dtype == object or isinstance(values.dtype, pd.StringDtype):
+        missing = missing | (values.astype("string").str.strip() == "").fillna(False).to_numpy(bool)
+    return missing
+
+
+def _number(texts: pd.Series[Any]) -> pd.Series[Any]:
+    numbers = pd.to_numeric(texts, errors="coerce").astype(float)
+    return numbers.where(np.isfinite(numbers))
+
+
+def _unreadable(texts: pd.Series[Any], numbers: pd.Series[Any]) -> NDArray[np.bool_]:
+    return ~_absent(texts) & numbers.isna().to_numpy()
