@@ -39,7 +39,7 @@ from avrec_spark.lakehouse import Lakehouse, check_writable
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.progress import Progress, configure_logging
 from avrec_spark.tracking import Tracking
-render = None
+from avrec_spark.world.render import render
 
 JOBS = (
     "catalog",

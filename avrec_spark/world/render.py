@@ -1,0 +1,182 @@
+"""Render the small world: clips, a catalogue, events, and, for tests only, the truth behind them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from avrec_spark.config import WorldSettings, fingerprint
+from avrec_spark.world import picture, sound
+from avrec_spark.world.factors import Clip, description, draw_clips, title
+from avrec_spark.world.users import FIRST_DAY, PUBLISHING_DAYS, populate, simulate
+
+_MARKER = "world.json"
+_CATALOGUE = ("item_id", "uri", "title", "description", "tags", "channel", "licence", "published_at")
+# Beside the clips the catalogue lists three things that are wrong in the ways that real ones are.
+BROKEN_ITEMS = ("broken-upload", "not-a-video", "never-arrived")
+
+
+@dataclass(frozen=True)
+class World:
+    """What was rendered: `events` counts the lines of events.jsonl, the broken ones included."""
+
+    folder: Path
+    clips: int
+    users: int
+    events: int
+
+
+def render(settings: WorldSettings, folder: Path) -> World:
+    """Write media/, catalog.csv, events.jsonl and truth.json into `folder`.
+
+    The same settings give the same world. A folder that already holds it is left alone; one that holds another world
+    is emptied first.
+    """
+    marker = folder / _MARKER
+    wanted = fingerprint(settings.model_copy(update={"folder": None}))
+    if marker.is_file():
+        said = json.loads(marker.read_text())
+        if said["settings"] == wanted:
+            return World(folder, settings.clips, settings.users, said["events"])
+    if (folder / "media").is_dir():
+        shutil.rmtree(folder / "media")
+    (folder / "media").mkdir(parents=True)
+    clips = draw_clips(settings.clips, settings.seed)
+    _render_clips(clips, folder / "media")
+    published = _write_catalogue(clips, settings, folder)
+    events = _write_events(clips, published, settings, folder)
+    marker.write_text(json.dumps({"settings": wanted, "events": events}))
+    return World(folder, settings.clips, settings.users, events)
+
+
+# -- media -----------------------------------------------------------------------------------------------------------
+
+
+def _render_clips(clips: list[Clip], folder: Path) -> None:
+    jobs = [(clip, folder / f"{clip.item_id}.mp4") for clip in clips]
+    workers = min(os.cpu_count() or 1, max(1, len(clips) // 8))
+    if workers == 1:
+        for job in jobs:
+            _render_clip(job)
+        return
+    # A forked process would inherit the threads of whatever runs here.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_render_clip, jobs, chunksize=4))
+
+
+def _render_clip(job: tuple[Clip, Path]) -> None:
+    encode(job[0], job[1])
+
+
+def encode(clip: Clip, path: Path) -> None:
+    """One clip as H.264 and AAC in MP4, a key frame every second."""
+    width, height = picture.size(clip)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=picture.FRAME_RATE)
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        video.thread_count = 1
+        video.options = {"preset": "veryfast", "crf": "23", "g": str(picture.FRAME_RATE), "threads": "1"}
+        audio = container.add_stream("aac", rate=sound.SAMPLE_RATE, layout="mono")
+        for image in picture.frames(clip):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode())
+        wave = av.AudioFrame.from_ndarray(sound.waveform(clip)[None, :], format="fltp", layout="mono")
+        wave.sample_rate = sound.SAMPLE_RATE
+        container.mux(audio.encode(wave))
+        container.mux(audio.encode())
+
+
+# -- catalogue -------------------------------------------------------------------------------------------------------
+
+
+def _write_catalogue(clips: list[Clip], settings: WorldSettings, folder: Path) -> list[datetime]:
+    """catalog.csv; returns when each clip was published."""
+    generator = np.random.default_rng([settings.seed, 5])
+    published = [FIRST_DAY + timedelta(days=float(generator.uniform(0, PUBLISHING_DAYS))) for _ in clips]
+    rows = [
+        {
+            "item_id": clip.item_id,
+            "uri": f"media/{clip.item_id}.mp4",
+            "title": title(clip, generator),
+            "description": description(clip, generator),
+            "tags": "portrait;short" if clip.portrait else "landscape;short",
+            "channel": f"channel-{generator.integers(1, 9)}",
+            "licence": "CC0-1.0",
+            "published_at": time.isoformat(timespec="seconds"),
+        }
+        for clip, time in zip(clips, published, strict=True)
+    ]
+    rows += _broken_items(clips[0], folder)
+    order = generator.permutation(len(rows))
+    with open(folder / "catalog.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _CATALOGUE, restval="")
+        writer.writeheader()
+        writer.writerows(rows[position] for position in order)
+    return published
+
+
+def _broken_items(clip: Clip, folder: Path) -> Iterable[dict[str, str]]:
+    """An upload that broke off, a text with the name of a video, and a file that is not there."""
+    whole = (folder / "media" / f"{clip.item_id}.mp4").read_bytes()
+    (folder / "media" / "broken-upload.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "media" / "not-a-video.mp4").write_text("Upload the video here, please.\n")
+    for item_id in BROKEN_ITEMS:
+        yield {"item_id": item_id, "uri": f"media/{item_id}.mp4", "title": item_id.replace("-", " ").capitalize()}
+
+
+# -- events ----------------------------------------------------------------------------------------------------------
+
+
+def _write_events(clips: list[Clip], published: list[datetime], settings: WorldSettings, folder: Path) -> int:
+    """events.jsonl and truth.json; returns the number of lines."""
+    population = populate(clips, settings)
+    events = simulate(clips, published, population, settings)
+    lines = [json.dumps(event, ensure_ascii=False) for event in events]
+    broken = _broken_lines(events, np.random.default_rng([settings.seed, 6]))
+    lines += [line for kind in broken.values() for line in kind]
+    (folder / "events.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    truth = {
+        "clips": [asdict(clip) for clip in clips],
+        "users": population.user_ids,
+        "tastes": population.tastes.round(6).tolist(),
+        "affinity": population.affinity.round(6).tolist(),
+        "popularity": population.popularity.round(6).tolist(),
+        "broken_items": list(BROKEN_ITEMS),
+        "broken_lines": {reason: len(kind) for reason, kind in broken.items()},
+    }
+    (folder / "truth.json").write_text(json.dumps(truth))
+    return len(lines)
+
+
+def _broken_lines(events: list[dict[str, Any]], generator: np.random.Generator) -> dict[str, list[str]]:
+    """Lines that must be refused, by the reason for it."""
+
+    def spoilt(count: int, **changes: Any) -> list[str]:
+        chosen = generator.integers(len(events), size=count)
+        return [
+            json.dumps(events[position] | {"event_id": f"x{generator.bytes(6).hex()}"} | changes, ensure_ascii=False)
+            for position in chosen
+        ]
+
+    return {
+        "broken_record": ['{"user_id": "u1", "item_id": ', "<html>502 Bad Gateway</html>"],
+        "unknown_item": spoilt(5, item_id="deleted-long-ago"),
+        "future_time": spoilt(3, timestamp="2999-01-01T00:00:00Z"),
+        "bad_timestamp": spoilt(2, timestamp="yesterday"),
+        "impossible_watch_time": spoilt(4, watch_seconds=-7.0),
+        "unknown_event_type": spoilt(3, event_type="teleport"),
+        "missing_user": spoilt(2, user_id=None),
+        "duplicate": spoilt(6),
+    }
