@@ -135,6 +135,16 @@ class MissingExtraError(AvrecError):
         )
 
 
+class NoSparkSessionError(UsageError):
+    """Something that runs on Spark was called in a process without an active session."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} runs on Spark, and this process has no active Spark session.",
+            "Start one first: avrec_spark.session.get(SparkSettings()); in a notebook, use the one that is there.",
+        )
+
+
 class DecoderStartError(AvrecError):
     """The child process that decodes media could not be started; no file is to blame."""
 

@@ -24,7 +24,8 @@ class IdIndex:
     """
 
     def __init__(self, ids: NDArray[Any]) -> None:
-        self.ids = ids
+        # Integers that came as Python objects become integers again; strings are objects, however they came.
+        self.ids: NDArray[Any] = pd.Series(ids).infer_objects().to_numpy()
         self._lookup = pd.Index(ids)
 
     @classmethod
@@ -38,8 +39,8 @@ class IdIndex:
 
     def encode(self, ids: Iterable[Any]) -> NDArray[np.int64]:
         """Positions of ids, -1 where an id is unknown."""
-        return self._lookup.get_indexer(pd.Index(np.asarray(ids))).astype(np.int64)
+        return np.asarray(self._lookup.get_indexer(pd.Index(np.asarray(ids))), np.int64)
 
     def decode(self, positions: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Ids at positions."""
-        return self.ids[positions]
+        return np.asarray(self.ids[positions])

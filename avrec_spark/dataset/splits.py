@@ -34,19 +34,20 @@ def split_users(
     >>> split_users(pairs, 0.2, 0.2)["split"].tolist()
     ['test', 'validation', 'train', 'train', 'train']
     """
+    index, pairs = pairs.index, pairs.reset_index(drop=True)
     tie = pd.util.hash_pandas_object(pairs[[c.USER_ID, c.ITEM_ID]].astype(str).assign(seed=seed), index=False)
-    order = pairs[c.TIMESTAMP] if by == "time" else pd.Series(0, index=pairs.index)
-    keyed = pd.DataFrame({c.USER_ID: pairs[c.USER_ID], "order": order, "tie": tie.to_numpy()}, index=pairs.index)
+    order = pairs[c.TIMESTAMP] if by == "time" else 0
+    keyed = pd.DataFrame({c.USER_ID: pairs[c.USER_ID], "order": order, "tie": tie})
     users = keyed.sort_values(["order", "tie"], ascending=False).groupby(c.USER_ID, sort=False)
-    position = users.cumcount().reindex(pairs.index).to_numpy()
-    count = users["tie"].transform("size").reindex(pairs.index).to_numpy()
+    position = users.cumcount().sort_index().to_numpy()
+    count = users["tie"].transform("size").sort_index().to_numpy()
 
     def held_out(share: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return np.where(count >= MIN_ITEMS, np.maximum(1, np.floor(count * share)), 0).astype(np.int64)
 
     test, validation = held_out(test_share), held_out(validation_share)
     split = np.where(position < test, TEST, np.where(position < test + validation, VALIDATION, TRAIN))
-    return pairs.assign(**{c.SPLIT: split})
+    return pairs.assign(**{c.SPLIT: split}).set_axis(index)
 
 
 def stratified_split(
@@ -57,10 +58,10 @@ def stratified_split(
     The protocol of LF Recommenders' `python_stratified_split`: one number a row from `RandomState(seed).rand`, drawn
     in file order (column `row`); of each group the round(ratio × n) lowest are train.
     """
-    rows = interactions.sort_values(c.ROW)
+    rows = interactions.sort_values(c.ROW, ignore_index=True)
     draw = np.random.RandomState(seed).rand(len(rows))
     ordered = rows.iloc[np.argsort(draw, kind="stable")]
     rank = ordered.groupby(by).cumcount() + 1
     count = ordered.groupby(by)[by].transform("size")
     is_train = (rank <= np.round(ratio * count)).reindex(rows.index)
-    return rows[is_train], rows[~is_train]
+    return rows[is_train].reset_index(drop=True), rows[~is_train].reset_index(drop=True)

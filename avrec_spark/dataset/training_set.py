@@ -45,7 +45,7 @@ class FeatureMatrix:
                 f"The {name} vectors have different widths ({', '.join(map(str, sorted(widths))) or 'no rows'}).",
                 "Use the vectors of one encoder and version.",
             )
-        rows = np.stack(vectors.to_numpy()).astype(np.float32)
+        rows = np.stack(list(vectors)).astype(np.float32)
         if not np.isfinite(rows).all():
             raise DataError(f"The {name} vectors hold NaN or infinite values.", "Leave such items out, or encode anew.")
         values = np.zeros((n_items, widths.pop()), np.float32)
@@ -80,8 +80,14 @@ class TrainingSet:
         interactions: pd.DataFrame,
         item_features: Mapping[str, pd.DataFrame] | None = None,
         seed: int = 42,
+        validation: pd.DataFrame | None = None,
     ) -> TrainingSet:
-        """From columns user_id, item_id and optionally weight and timestamp; features are item_id, vector."""
+        """From columns user_id, item_id and optionally weight (else 1) and timestamp (else 0).
+
+        A timestamp is a time, a text in ISO 8601, or epoch seconds. Features have columns item_id, vector; validation
+        has user_id, item_id, and pairs of unknown users or items are left out of it. Raises `MissingColumnsError`,
+        and `DataError` for weights or times that are no finite numbers, or negative weights.
+        """
         missing = {c.USER_ID, c.ITEM_ID} - set(interactions.columns)
         if missing:
             raise MissingColumnsError("The interactions", missing, interactions.columns)
@@ -91,6 +97,8 @@ class TrainingSet:
         items = IdIndex.from_ids(np.concatenate(ids), seed)
         n = len(interactions)
         weight = interactions[c.WEIGHT].to_numpy(np.float32) if c.WEIGHT in interactions else np.ones(n, np.float32)
+        if not (np.isfinite(weight) & (weight >= 0)).all():
+            raise DataError("Some interactions have a negative weight or none.", "Leave them out, or weigh them 0.")
         return cls(
             users=users,
             items=items,
@@ -102,6 +110,7 @@ class TrainingSet:
                 name: FeatureMatrix.of(name, items.encode(frame[c.ITEM_ID]), frame[c.VECTOR], len(items))
                 for name, frame in features.items()
             },
+            validation=None if validation is None else _known_pairs(validation, users, items),
         )
 
     @classmethod
@@ -160,14 +169,28 @@ class TrainingSet:
 
 
 def _epoch_seconds(times: pd.Series[Any]) -> NDArray[np.float64]:
-    if pd.api.types.is_datetime64_any_dtype(times):
-        utc = pd.to_datetime(times, utc=True)
-        return ((utc - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(np.float64)
-    return times.to_numpy(np.float64)
+    if pd.api.types.is_numeric_dtype(times):
+        seconds = times.to_numpy(np.float64)
+    else:
+        utc = pd.to_datetime(times, utc=True, errors="coerce", format="ISO8601")
+        seconds = ((utc - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(np.float64)
+    unreadable = ~np.isfinite(seconds)
+    if unreadable.any():
+        raise DataError(
+            f"{unreadable.sum()} timestamps cannot be read, the first is {times[unreadable].iloc[0]!r}.",
+            "Write epoch seconds, or times like 2026-01-31T12:00:00Z.",
+        )
+    return seconds
+
+
+def _known_pairs(pairs: pd.DataFrame, users: IdIndex, items: IdIndex) -> pd.DataFrame:
+    indexed = pd.DataFrame({c.USER_INDEX: users.encode(pairs[c.USER_ID]), c.ITEM_INDEX: items.encode(pairs[c.ITEM_ID])})
+    return indexed[(indexed >= 0).all(axis=1)].drop_duplicates(ignore_index=True)
 
 
 def _table(folder: Path) -> pd.DataFrame:
-    return pq.read_table(folder).to_pandas()
+    frame: pd.DataFrame = pq.read_table(folder).to_pandas()
+    return frame
 
 
 def _write(table: pa.Table, folder: Path, row_group_size: int | None = None) -> None:

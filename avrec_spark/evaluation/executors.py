@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ Metrics = dict[str, dict[str, float]]
 
 def create(name: str) -> Callable[..., Metrics]:
     """`evaluate_numpy` or `evaluate_spark` by name."""
-    executors = {"numpy": evaluate_numpy, "spark": evaluate_spark}
+    executors: dict[str, Callable[..., Metrics]] = {"numpy": evaluate_numpy, "spark": evaluate_spark}
     if name not in executors:
         raise SettingsError(f"There is no executor {name}.", "Choose numpy or spark.")
     return executors[name]
@@ -49,7 +49,9 @@ def evaluate_numpy(
     return metrics.finish(sums, ks, covered)
 
 
-def evaluate_spark(lists: DataFrame, truth: DataFrame, ks: tuple[int, ...], n_items: int, bootstrap: int = 200) -> Metrics:
+def evaluate_spark(
+    lists: DataFrame, truth: DataFrame, ks: tuple[int, ...], n_items: int, bootstrap: int = 200
+) -> Metrics:
     """The same from Spark frames: whole users in each task, only sums travel to the driver."""
     from pyspark.sql import functions as F
 
@@ -59,16 +61,19 @@ def evaluate_spark(lists: DataFrame, truth: DataFrame, ks: tuple[int, ...], n_it
     # Rank 0 marks a held-out pair, so that one shuffle brings a user's list and truth together.
     together = kept.unionByName(held_out).repartition(c.USER_ID)
     share = together.mapInPandas(_kernel(ks, bootstrap), "users bigint, sums binary")
-    parts = [_unpack(row["users"], row["sums"], ks, bootstrap) for row in share.toLocalIterator()]
+    # One row a task.
+    parts = [_unpack(row["users"], row["sums"], ks, bootstrap) for row in share.collect()]
     if not parts:
         raise _nothing()
-    covered = kept.agg(*[F.countDistinct(F.when(F.col(c.RANK) <= k, F.col(c.ITEM_ID))).alias(str(k)) for k in ks]).first()
+    covered = kept.agg(
+        *[F.countDistinct(F.when(F.col(c.RANK) <= k, F.col(c.ITEM_ID))).alias(str(k)) for k in ks]
+    ).first()
     assert covered is not None
     return metrics.finish(reduce(Sums.__add__, parts), ks, {k: covered[str(k)] / n_items for k in ks})
 
 
-def _kernel(ks: tuple[int, ...], bootstrap: int) -> Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]:
-    def sums_of_a_task(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+def _kernel(ks: tuple[int, ...], bootstrap: int) -> Callable[[Iterable[pd.DataFrame]], Iterable[pd.DataFrame]]:
+    def sums_of_a_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         # A user's rows may come in several batches; a task's share of the users is held at once.
         rows = pd.concat([batch for batch in batches if len(batch)] or [pd.DataFrame(columns=[c.RANK])])
         if len(rows) == 0:

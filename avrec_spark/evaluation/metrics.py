@@ -26,11 +26,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+# The bootstrap's counts are samples × users; this bounds them.
+_USERS_AT_ONCE = 16_384
+
 PER_USER = ("ndcg", "precision", "recall", "map", "mrr", "hit-rate")
 
 
 def per_user(hits: NDArray[np.bool_], relevant: NDArray[np.int64], k: int) -> dict[str, NDArray[np.float64]]:
-    """Each metric for each user. `hits` is bool[users, ≥ k]: is the item at that rank relevant; `relevant` int64[users].
+    """Each metric for each user. `hits` bool[users, ≥ k]: is the item at that rank relevant; `relevant` int64[users].
 
     One user, four relevant items, the first and third of three recommendations hit:
 
@@ -97,8 +100,13 @@ def summarise(
     """
     figures = [per_user(hits, relevant, k) for k in ks]
     values = np.stack([figure[metric] for figure in figures for metric in PER_USER], axis=1)
-    times = _poisson(users, samples)
-    return Sums(len(users), values.sum(axis=0), times @ values, times.sum(axis=1))
+    resampled, resampled_users = np.zeros((samples, values.shape[1])), np.zeros(samples)
+    for start in range(0, len(users), _USERS_AT_ONCE):
+        block = slice(start, start + _USERS_AT_ONCE)
+        times = _poisson(users[block], samples)
+        resampled += times @ values[block]
+        resampled_users += times.sum(axis=1)
+    return Sums(len(users), values.sum(axis=0), resampled, resampled_users)
 
 
 def finish(sums: Sums, ks: tuple[int, ...], coverage: dict[int, float]) -> dict[str, dict[str, float]]:
@@ -130,8 +138,8 @@ def hit_matrix(
     users = counts.index.to_numpy()
     matched = lists[lists[rank] <= width].merge(truth, on=[user, item])
     hits = np.zeros((len(users), width), np.bool_)
-    hits[counts.index.get_indexer(matched[user]), matched[rank].to_numpy(np.int64) - 1] = True
-    return users, hits, counts.to_numpy(np.int64)
+    hits[counts.index.get_indexer(pd.Index(matched[user])), matched[rank].to_numpy(np.int64) - 1] = True
+    return users, hits, np.asarray(counts, np.int64)
 
 
 def _poisson(users: NDArray[Any], samples: int) -> NDArray[np.float64]:
@@ -147,4 +155,4 @@ def _poisson(users: NDArray[Any], samples: int) -> NDArray[np.float64]:
         mixed ^= mixed >> np.uint64(31)
     uniform = (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
     cumulative = np.cumsum(np.exp(-1) / np.cumprod(np.concatenate([[1.0], np.arange(1.0, 12.0)])))
-    return np.searchsorted(cumulative, uniform).astype(np.float64)
+    return np.asarray(np.searchsorted(cumulative, uniform), np.float64)

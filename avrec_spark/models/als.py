@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +13,24 @@ from numpy.typing import NDArray
 
 from avrec_spark import columns as c
 from avrec_spark.dataset.training_set import TrainingSet
-from avrec_spark.errors import UsageError
+from avrec_spark.errors import NoSparkSessionError
 from avrec_spark.models.base import Recommender
 from avrec_spark.recommend.topk import ScoreSource
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 
 class ALS(Recommender):
     """Factors U, V with scores U Vᵀ, confidence 1 + α · weight.
 
-    Needs an active SparkSession. Source: Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback
-    Datasets, ICDM 2008.
+    Needs an active SparkSession; on a cluster whose machines share no temporary folder, also the setting
+    `spark.checkpoint.dir`. Source: Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback Datasets,
+    ICDM 2008.
     """
 
     name = "als"
+    needs_spark = True
 
     def __init__(
         self,
@@ -49,13 +53,8 @@ class ALS(Recommender):
 
         spark = SparkSession.getActiveSession()
         if spark is None:
-            raise UsageError(
-                "The model als is fitted by Spark, and no session is active.",
-                "Start one first: avrec_spark.session.get(settings.spark).",
-            )
-        if spark.sparkContext._jsc.sc().getCheckpointDir().isEmpty():
-            # Without checkpoints the lineage of twenty iterations overflows the JVM's stack.
-            spark.sparkContext.setCheckpointDir(tempfile.mkdtemp(prefix="avrec-als-"))
+            raise NoSparkSessionError("Fitting the model als")
+        _ensure_checkpoints(spark)
         matrix = training_set.matrix().tocoo()
         frame = pd.DataFrame({c.USER_INDEX: matrix.row, c.ITEM_INDEX: matrix.col, c.WEIGHT: matrix.data})
         als = MLlibALS(
@@ -79,5 +78,13 @@ class ALS(Recommender):
         """float32[count, rank]; rows of users or items without interactions stay zero."""
         factors = np.zeros((count, self.rank), np.float32)
         rows = frame.toPandas()
-        factors[rows["id"].to_numpy()] = np.stack(rows["features"].to_numpy())
+        factors[rows["id"].to_numpy()] = np.stack(list(rows["features"]))
         return factors
+
+
+def _ensure_checkpoints(spark: SparkSession) -> None:
+    """Without checkpoints the lineage of twenty iterations overflows the JVM's stack."""
+    if spark.sparkContext.getCheckpointDir() is None:
+        folder = tempfile.mkdtemp(prefix="avrec-als-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        spark.sparkContext.setCheckpointDir(folder)

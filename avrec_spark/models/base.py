@@ -34,6 +34,8 @@ class Recommender(ABC):
     """
 
     name: ClassVar[str]
+    # Whether fitting runs on Spark, so that a command knows to start a session.
+    needs_spark: ClassVar[bool] = False
     history: list[dict[str, float]]
 
     users: IdIndex
@@ -85,11 +87,11 @@ class Recommender(ABC):
         """
         if k < 1:
             raise UsageError(f"k is {k}.", "Ask for at least one item.")
-        ids = np.asarray(users)
+        ids = pd.Series(users if isinstance(users, np.ndarray) else list(users)).to_numpy()
         positions = self.users.encode(ids)
         allowed = None
         if candidates is not None:
-            allowed = self.items.encode(candidates)
+            allowed = self.items.encode(list(candidates))
             allowed = np.unique(allowed[allowed >= 0])
         known = np.flatnonzero(positions >= 0)
         known = known[np.diff(self._seen.indptr)[positions[known]] > 0]
@@ -115,24 +117,28 @@ class Recommender(ABC):
             }
         )
 
-    def because(self, users: NDArray[Any], items: NDArray[Any]) -> list[Any]:
+    def because(self, users: Iterable[Any], items: Iterable[Any]) -> list[Any]:
         """For each pair, the item of the user's history that speaks most for the item; None where nothing does.
 
         For history sources the one that contributes most to the score, for factors the most similar one.
         """
         source = self._sources[0]
-        pairs = pd.DataFrame({"user": self.users.encode(users), "item": self.items.encode(items)})
-        reasons: list[Any] = [None] * len(pairs)
+        user_index, item_index = self.users.encode(list(users)), self.items.encode(list(items))
+        reasons: list[Any] = [None] * len(user_index)
         if source.kind == "constant":
             return reasons
-        for user, group in pairs[(pairs["user"] >= 0) & (pairs["item"] >= 0)].groupby("user"):
+        known = np.flatnonzero((user_index >= 0) & (item_index >= 0))
+        known = known[np.argsort(user_index[known], kind="stable")]
+        for rows in np.split(known, np.flatnonzero(np.diff(user_index[known])) + 1):
+            if len(rows) == 0:
+                continue
+            user = int(user_index[rows[0]])
             past = self._seen.indices[self._seen.indptr[user] : self._seen.indptr[user + 1]]
             if len(past) == 0:
                 continue
-            strength = source.influence(int(user), past, group["item"].to_numpy())
-            best = strength.argmax(axis=0)
-            for position, number, value in zip(group.index, best, strength.max(axis=0), strict=True):
-                reasons[position] = self.items.ids[past[number]] if value > 0 else None
+            strength = source.influence(user, past, item_index[rows])
+            for row, best, value in zip(rows, strength.argmax(axis=0), strength.max(axis=0), strict=True):
+                reasons[row] = self.items.ids[past[best]] if value > 0 else None
         return reasons
 
     # -- save and load -----------------------------------------------------------------------------------------------
@@ -141,7 +147,7 @@ class Recommender(ABC):
         """Further arrays that a subclass wants to keep."""
         return {}
 
-    def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:
+    def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027 - most models have nothing to take back
         """Take back what `_extra` gave."""
 
     def save(self, folder: str | Path) -> None:

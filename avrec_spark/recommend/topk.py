@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity
 
-Matrix = NDArray[np.float32] | csr_matrix
+Matrix: TypeAlias = NDArray[np.float32] | csr_matrix
 Kind = Literal["factors", "history", "constant"]
 
 
@@ -26,23 +27,38 @@ class ScoreSource:
     kind: Kind = "factors"
     weight: float = 1.0
 
-    def scores(self, users: NDArray[np.int64], items: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        """float32[users, items], a new array."""
-        right = self.right if items is None else self.right[:, items]
-        product = self.left[users] @ right
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[users, n_items], a new array."""
+        product = self.left[users] @ self.right
         dense = product.toarray() if not isinstance(product, np.ndarray) else product
         return np.asarray(dense, np.float32) * np.float32(self.weight)
 
+    def restricted(self, items: NDArray[np.int64]) -> ScoreSource:
+        """The same with these items only, as columns in this order."""
+        return replace(self, right=self.right[:, items])
+
     def influence(self, user: int, past: NDArray[Any], items: NDArray[Any]) -> NDArray[np.float32]:
-        """float32[past, items]: how much each item of a user's past speaks for each item."""
+        """float32[past, items]: how much each item of a user's past speaks for each item.
+
+        Histories: the item's share of the score. Factors: the cosine of the two item vectors.
+        """
         if self.kind == "history":
             taken = np.asarray(self.left[user, past].todense(), np.float32).ravel()
             weights = self.right[np.ix_(past, items)]
             dense = weights.toarray() if not isinstance(weights, np.ndarray) else weights
             return np.asarray(taken[:, None] * dense, np.float32)
-        vectors = np.asarray(self.right)
-        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=0, keepdims=True), 1e-12)
-        return np.asarray(unit[:, past].T @ unit[:, items], np.float32)
+        return np.asarray(self._tastes[:, past].T @ self._tastes[:, items], np.float32)
+
+    @cached_property
+    def _tastes(self) -> NDArray[np.float32]:
+        """Unit item vectors [≤ d, n_items] of factors.
+
+        A dimension in which all users are alike is a bias: it says how popular an item is, not whom it is for.
+        """
+        left, vectors = np.asarray(self.left), np.asarray(self.right)
+        differs = left.max(axis=0) > left.min(axis=0)
+        vectors = vectors[differs] if differs.any() else vectors
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=0), 1e-12), np.float32)
 
 
 def top_k(
@@ -55,8 +71,9 @@ def top_k(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k best items of each user, exactly: (item indices int32[n, k], scores float32[n, k]), best first.
 
-    `seen` [n_users, n_items] are pairs to leave out, `candidates` the items to choose from. Equal scores are ordered
-    by item index. Where fewer than k items remain the index is -1 and the score 0. Memory: block_users × items.
+    `seen` [n_users, n_items] are pairs to leave out, `candidates` the distinct items to choose from. Equal scores are
+    ordered by item index. Where fewer than k items remain the index is -1 and the score 0. Memory: a few times
+    block_users × items, beside the result.
 
     >>> source = ScoreSource(np.eye(2, dtype=np.float32), np.array([[1, 3, 2], [5, 0, 5]], np.float32))
     >>> top_k([source], np.array([0, 1]), 2)[0].tolist()
@@ -64,14 +81,16 @@ def top_k(
     """
     n_items = sources[0].right.shape[1]
     items = np.arange(n_items) if candidates is None else np.sort(candidates)
+    if candidates is not None:
+        sources = [source.restricted(items) for source in sources]
     width = min(k, len(items))
     indices = np.full((len(users), k), -1, np.int32)
     best = np.zeros((len(users), k), np.float32)
     for start in range(0, len(users), block_users):
         block = users[start : start + block_users]
-        scores = sources[0].scores(block, candidates if candidates is None else items)
+        scores = sources[0].scores(block)
         for source in sources[1:]:
-            scores += source.scores(block, candidates if candidates is None else items)
+            scores += source.scores(block)
         if seen is not None:
             _leave_out(scores, seen[block], None if candidates is None else items)
         columns, values = _select(scores, width)

@@ -1,0 +1,89 @@
+"""Interactions and item features from files that people have: Parquet, CSV, or a Delta table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from avrec_spark import columns as c
+from avrec_spark.errors import MissingColumnsError, UsageError
+
+
+def read_interactions(path: Path) -> pd.DataFrame:
+    """user_id, item_id and, where the file has them, weight and timestamp.
+
+    Raises `UsageError` for a file that is not there or cannot be read, `MissingColumnsError`.
+    """
+    rows = _read(path)
+    _require(path, rows, c.USER_ID, c.ITEM_ID)
+    return rows[[name for name in c.INTERACTIONS if name in rows]]
+
+
+def read_features(path: Path) -> pd.DataFrame:
+    """item_id, vector: the file's one column of float lists, whatever its name; in CSV they are written `[0.1, 0.2]`."""
+    rows = _read(path)
+    _require(path, rows, c.ITEM_ID)
+    vectors = [
+        name for name in rows.columns if name != c.ITEM_ID and len(rows) and _as_vector(rows[name].iloc[0]) is not None
+    ]
+    if len(vectors) != 1:
+        raise UsageError(
+            f"{path} has {len(vectors)} columns of number lists ({', '.join(vectors) or 'none'}); one is needed.",
+            f"Give one row an item with {c.ITEM_ID} and one list of numbers.",
+        )
+    return pd.DataFrame({c.ITEM_ID: rows[c.ITEM_ID], c.VECTOR: rows[vectors[0]].map(_as_vector)})
+
+
+def same_id_types(*frames: pd.DataFrame) -> list[pd.DataFrame]:
+    """The frames with each id column as text in all of them where it is text in any: CSV reads "7" as a number."""
+    result = [frame.copy() for frame in frames]
+    for name in (c.USER_ID, c.ITEM_ID):
+        holders = [frame for frame in result if name in frame]
+        if len({pd.api.types.is_numeric_dtype(frame[name]) for frame in holders}) > 1:
+            for frame in holders:
+                frame[name] = frame[name].astype(str)
+    return result
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise UsageError(f"{path} does not exist.", "Name a Parquet file or folder, a CSV file, or a Delta table.")
+    if (path / "_delta_log").is_dir():
+        return _read_delta(path)
+    try:
+        return pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}.", "Name a Parquet file or folder, or a file *.csv."
+        ) from None
+
+
+def _read_delta(path: Path) -> pd.DataFrame:
+    from avrec_spark import config, session
+
+    return session.get(config.load().spark).read.format("delta").load(str(path)).toPandas()
+
+
+def _require(path: Path, rows: pd.DataFrame, *names: str) -> None:
+    missing = set(names) - set(rows.columns)
+    if missing:
+        raise MissingColumnsError(str(path), missing, map(str, rows.columns))
+
+
+def _as_vector(value: Any) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """A list of numbers as float32[d]; None for anything else."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return None
+    if not isinstance(value, list | tuple | np.ndarray):
+        return None
+    try:
+        return np.asarray(value, np.float32)
+    except ValueError:
+        return None
