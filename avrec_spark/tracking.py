@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
+import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models.signature import ModelSignature
@@ -139,15 +141,17 @@ class Tracking:
         python_model: mlflow.pyfunc.PythonModel,
         folder: Path,
         signature: ModelSignature,
+        example: pd.DataFrame,
         requirements: Sequence[str],
     ) -> str:
-        """Store a packaged model under a job's run; returns its URI."""
+        """Store a packaged model under a job's run, after it has answered the example; returns its URI."""
         with mlflow.start_run(run_id=mlflow_id):
             info = mlflow.pyfunc.log_model(
                 name=name,
                 python_model=python_model,
                 artifacts={"model": folder.as_uri()},
                 signature=signature,
+                input_example=example,
                 pip_requirements=list(requirements),
             )
         # start_run marked the job's run as finished when it left; it is not.

@@ -78,6 +78,7 @@ def _log(context: Context, name: str, model: Recommender) -> str:
             pyfunc.PackagedRecommender(),
             Path(folder),
             pyfunc.signature(model),
+            pd.DataFrame({c.USER_ID: model.users.ids[:1]}),
             pyfunc.requirements(),
         )
 

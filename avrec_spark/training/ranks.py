@@ -67,5 +67,6 @@ class HorovodRanks(Ranks):
         return float(self._horovod.allreduce(torch.tensor(value, dtype=torch.float64)))
 
     def from_first(self, value: T) -> T:
-        shared: T = self._horovod.broadcast_object(value, root_rank=0)
+        # Unnamed broadcasts are matched by the type of the value, and hang where ranks hold different types.
+        shared: T = self._horovod.broadcast_object(value, root_rank=0, name="from_first")
         return shared
