@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from avrec_spark.errors import DataError
+
 
 class IdIndex:
     """Positions for ids, shuffled by a seed.
@@ -30,17 +32,29 @@ class IdIndex:
 
     @classmethod
     def from_ids(cls, ids: Iterable[Any], seed: int) -> IdIndex:
-        """An index of the distinct ids; the same ids and seed give the same index, whatever their order."""
-        values = np.unique(np.asarray(list(ids) if not isinstance(ids, np.ndarray) else ids))
-        return cls(np.random.default_rng(seed).permutation(values))
+        """An index of the distinct ids; the same ids and seed give the same index, whatever their order.
+
+        Raises `DataError` where ids are missing, or some are numbers and some are text.
+        """
+        values = _index(ids)
+        if values.hasnans or values.inferred_type.startswith("mixed"):
+            raise DataError(
+                f"Some ids are missing, or they are not all of one type ({values.inferred_type}).",
+                "Leave rows without an id out, and give all ids of a column as numbers, or all as text.",
+            )
+        return cls(np.random.default_rng(seed).permutation(np.sort(values.unique().to_numpy())))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def encode(self, ids: Iterable[Any]) -> NDArray[np.int64]:
         """Positions of ids, -1 where an id is unknown."""
-        return np.asarray(self._lookup.get_indexer(pd.Index(np.asarray(ids))), np.int64)
+        return np.asarray(self._lookup.get_indexer(_index(ids)), np.int64)
 
     def decode(self, positions: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Ids at positions."""
         return np.asarray(self.ids[positions])
+
+
+def _index(ids: Iterable[Any]) -> pd.Index[Any]:
+    return pd.Index(ids if isinstance(ids, np.ndarray | pd.Series | pd.Index) else list(ids))

@@ -91,7 +91,7 @@ class Recommender(ABC):
         positions = self.users.encode(ids)
         allowed = None
         if candidates is not None:
-            allowed = self.items.encode(list(candidates))
+            allowed = self.items.encode(candidates)
             allowed = np.unique(allowed[allowed >= 0])
         known = np.flatnonzero(positions >= 0)
         known = known[np.diff(self._seen.indptr)[positions[known]] > 0]
@@ -123,7 +123,7 @@ class Recommender(ABC):
         For history sources the one that contributes most to the score, for factors the most similar one.
         """
         source = self._sources[0]
-        user_index, item_index = self.users.encode(list(users)), self.items.encode(list(items))
+        user_index, item_index = self.users.encode(users), self.items.encode(items)
         reasons: list[Any] = [None] * len(user_index)
         if source.kind == "constant":
             return reasons
@@ -147,7 +147,7 @@ class Recommender(ABC):
         """Further arrays that a subclass wants to keep."""
         return {}
 
-    def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027 - most models have nothing to take back
+    def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:
         """Take back what `_extra` gave."""
 
     def save(self, folder: str | Path) -> None:

@@ -1,0 +1,206 @@
+"""What every registered model promises, asked of each of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from avrec_spark.dataset.training_set import TrainingSet
+from avrec_spark.errors import DataError, MissingColumnsError, UsageError
+from avrec_spark.models import registry
+from avrec_spark.models.base import Recommender
+
+# Settings that make a model quick; one that is not listed has its defaults.
+CHEAP: dict[str, dict[str, Any]] = {
+    "als": {"rank": 4, "iterations": 2},
+    "mf": {"dimension": 8, "epochs": 2, "batch_size": 64},
+    "fusion": {"dimension": 8, "epochs": 2, "batch_size": 64},
+}
+N_USERS, N_ITEMS = 30, 24
+EVERYBODY = list(range(N_USERS))
+
+Fit = Callable[[pd.DataFrame, dict[str, pd.DataFrame]], Recommender]
+
+
+def interactions(seed: int = 0) -> pd.DataFrame:
+    """Users of two tastes with 4 to 9 items each, item 0 liked by nearly all, nobody has item 23."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for user in EVERYBODY:
+        own = np.arange(1, 12) + 11 * (user % 2)
+        chosen = random.choice(own, random.integers(4, 9), replace=False)
+        rows += [(user, item) for item in (*chosen, *([0] if user % 10 else [])) if item != N_ITEMS - 1]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id"])
+    return frame.assign(weight=random.integers(1, 4, len(frame)), timestamp=random.integers(0, 10**7, len(frame)))
+
+
+def features() -> dict[str, pd.DataFrame]:
+    """Vectors of two modalities; the second lacks some items."""
+    random = np.random.default_rng(1)
+    return {
+        name: pd.DataFrame({"item_id": np.arange(n), "vector": list(random.normal(size=(n, 5)).astype(np.float32))})
+        for name, n in (("visual", N_ITEMS), ("audio", N_ITEMS - 6))
+    }
+
+
+def compare(one: pd.DataFrame, other: pd.DataFrame, tolerance: float = 1e-3) -> None:
+    """The same scores a user and item; the order may only differ where scores do not."""
+    keys = ["user_id", "item_id"]
+    both = one.merge(other, on=keys, how="outer", suffixes=("", "_other"), validate="one_to_one")
+    np.testing.assert_allclose(both["score"], both["score_other"], rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope="module", params=registry.NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    model: str = request.param
+    if registry.create(model).needs_spark:
+        request.getfixturevalue("spark")
+    return model
+
+
+@pytest.fixture(scope="module")
+def fit(name: str) -> Fit:
+    return lambda rows, vectors: registry.create(name, **CHEAP.get(name, {})).fit(rows, vectors)
+
+
+@pytest.fixture(scope="module")
+def fitted(fit: Fit) -> Recommender:
+    return fit(interactions(), features())
+
+
+def test_the_parameters_make_the_same_model_again(name: str) -> None:
+    parameters = registry.create(name, **CHEAP.get(name, {})).parameters
+    assert registry.create(name, **parameters).parameters == parameters
+    assert json.loads(json.dumps(parameters)) == parameters
+
+
+def test_lists_are_ranked_from_one_with_falling_scores(fitted: Recommender) -> None:
+    lists = fitted.recommend(EVERYBODY, 5)
+    assert list(lists.columns) == ["user_id", "item_id", "rank", "score"]
+    for _, rows in lists.groupby("user_id"):
+        assert rows["rank"].tolist() == [1, 2, 3, 4, 5]
+        assert rows["score"].is_monotonic_decreasing
+        assert rows["item_id"].is_unique
+
+
+def test_fitting_twice_is_fitting_once(fitted: Recommender, fit: Fit) -> None:
+    again = fit(interactions(seed=5), features())
+    again.fit(interactions(), features())
+    compare(again.recommend(EVERYBODY, N_ITEMS), fitted.recommend(EVERYBODY, N_ITEMS))
+    assert len(again.history) == len(fitted.history)
+
+
+def test_saving_and_loading_change_nothing(fitted: Recommender, tmp_path: Path) -> None:
+    fitted.save(tmp_path)
+    loaded = Recommender.load(tmp_path)
+    assert type(loaded) is type(fitted)
+    assert loaded.parameters == fitted.parameters
+    assert loaded.history == fitted.history
+    before = fitted.recommend([*EVERYBODY, 999], N_ITEMS)
+    pd.testing.assert_frame_equal(loaded.recommend([*EVERYBODY, 999], N_ITEMS), before)
+    pairs = before["user_id"], before["item_id"]
+    assert loaded.because(*pairs) == fitted.because(*pairs)
+
+
+def test_text_ids_survive_saving(fit: Fit, tmp_path: Path) -> None:
+    rows, vectors = interactions(), features()
+    rows = rows.assign(user_id="u" + rows["user_id"].astype(str), item_id="片" + rows["item_id"].astype(str))
+    vectors = {key: frame.assign(item_id="片" + frame["item_id"].astype(str)) for key, frame in vectors.items()}
+    model = fit(rows, vectors)
+    model.save(tmp_path)
+    lists = Recommender.load(tmp_path).recommend(["u1", "u2"], 5)
+    pd.testing.assert_frame_equal(lists, model.recommend(["u1", "u2"], 5))
+    assert lists["item_id"].str.match("片[0-9]+").all()
+
+
+def test_unknown_users_get_the_popular_list(fitted: Recommender) -> None:
+    counts = interactions().drop_duplicates(["user_id", "item_id"]).groupby("item_id").size()
+    lists = fitted.recommend([999, -1], 3)
+    assert lists["user_id"].tolist() == [999] * 3 + [-1] * 3
+    assert lists["score"].tolist() == counts.nlargest(3).tolist() * 2
+    assert lists["score"].tolist() == counts[lists["item_id"]].tolist()
+
+
+def test_seen_items_are_filtered_unless_asked_for(fitted: Recommender) -> None:
+    seen = set(map(tuple, interactions()[["user_id", "item_id"]].to_numpy().tolist()))
+
+    def pairs(filter_seen: bool) -> set[tuple[int, int]]:
+        lists = fitted.recommend(EVERYBODY, N_ITEMS, filter_seen=filter_seen)
+        return set(zip(lists["user_id"], lists["item_id"], strict=True))
+
+    everything = {(user, item) for user in EVERYBODY for item in fitted.items.ids.tolist()}
+    assert pairs(filter_seen=True) == everything - seen
+    assert pairs(filter_seen=False) == everything
+
+
+def test_only_candidates_are_recommended_and_their_scores_stay(fitted: Recommender) -> None:
+    lists = fitted.recommend([*EVERYBODY, 999], 50, candidates=[3, 5, 17, 17, 12345], filter_seen=False)
+    assert set(lists["item_id"]) == {3, 5, 17}
+    assert lists.groupby("user_id").size().eq(3).all()
+    unrestricted = fitted.recommend([*EVERYBODY, 999], 50, filter_seen=False)
+    compare(lists, unrestricted[unrestricted["item_id"].isin([3, 5, 17])], tolerance=1e-5)
+
+
+def test_without_candidates_or_users_nothing_is_recommended(fitted: Recommender) -> None:
+    assert len(fitted.recommend(EVERYBODY, 5, candidates=[])) == 0
+    assert len(fitted.recommend([], 5)) == 0
+
+
+def test_a_longer_list_begins_with_the_shorter_one(fitted: Recommender) -> None:
+    longer = fitted.recommend(EVERYBODY, 10 * N_ITEMS)
+    shorter = fitted.recommend(EVERYBODY, 4)
+    pd.testing.assert_frame_equal(longer[longer["rank"] <= 4].reset_index(drop=True), shorter)
+
+
+def test_reasons_come_from_the_users_own_history(fitted: Recommender) -> None:
+    seen = set(map(tuple, interactions()[["user_id", "item_id"]].to_numpy().tolist()))
+    lists = fitted.recommend([*EVERYBODY, 999], 3)
+    reasons = fitted.because(lists["user_id"], lists["item_id"])
+    assert len(reasons) == len(lists)
+    assert all(reason is None or (user, reason) in seen for user, reason in zip(lists["user_id"], reasons, strict=True))
+
+
+def test_the_scores_are_the_sum_of_the_score_sources(fitted: Recommender) -> None:
+    lists = fitted.recommend([4], N_ITEMS)
+    user = fitted.users.encode([4])
+    total = sum(source.scores(user) for source in fitted.score_sources())
+    assert isinstance(total, np.ndarray)
+    np.testing.assert_allclose(total[0, fitted.items.encode(lists["item_id"])], lists["score"], rtol=1e-5)
+
+
+def test_relabelling_ids_changes_no_score_of_a_model_without_randomness(fitted: Recommender, fit: Fit) -> None:
+    if "seed" in fitted.parameters:
+        pytest.skip("its randomness follows the order of ids; the mean over seeds would not")
+    users, items = (np.random.default_rng(8).permutation(n) + 1000 for n in (N_USERS, N_ITEMS))
+    rows, vectors = interactions(), features()
+    renamed = rows.assign(user_id=users[rows["user_id"]], item_id=items[rows["item_id"]])
+    vectors = {key: frame.assign(item_id=items[frame["item_id"]]) for key, frame in vectors.items()}
+    lists = fit(renamed, vectors).recommend(users, N_ITEMS)
+    back = lists.assign(
+        user_id=np.argsort(users)[lists["user_id"] - 1000], item_id=np.argsort(items)[lists["item_id"] - 1000]
+    )
+    compare(back, fitted.recommend(EVERYBODY, N_ITEMS), tolerance=1e-5)
+
+
+def test_the_order_of_interactions_changes_no_score_of_a_model_without_randomness(
+    fitted: Recommender, fit: Fit
+) -> None:
+    if "seed" in fitted.parameters:
+        pytest.skip("the order decides which batch an interaction is in")
+    shuffled = fit(interactions().sample(frac=1, random_state=3), features())
+    compare(shuffled.recommend(EVERYBODY, N_ITEMS), fitted.recommend(EVERYBODY, N_ITEMS), tolerance=1e-5)
+
+
+def test_what_cannot_be_fitted_or_asked_is_refused_by_name(name: str, fitted: Recommender) -> None:
+    with pytest.raises(DataError, match=f"The model {name} was given no interactions"):
+        registry.create(name).fit_training_set(TrainingSet.from_frames(interactions().head(0)))
+    with pytest.raises(MissingColumnsError, match="no column item_id"):
+        registry.create(name).fit(interactions().drop(columns="item_id"))
+    with pytest.raises(UsageError, match="k is 0"):
+        fitted.recommend([1], 0)
