@@ -1,0 +1,150 @@
+"""`avrec evaluate` on files that people have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from avrec_spark.errors import DataError, MissingColumnsError, SettingsError, UsageError
+from avrec_spark.evaluation.commands import run_evaluate
+from avrec_spark.evaluation.files import read_features, read_interactions
+
+# Popular: item 1 has three users, item 2 two, item 3 one.
+TRAIN = pd.DataFrame({"user_id": [10, 20, 30, 10, 20, 30], "item_id": [1, 1, 1, 2, 2, 3]})
+# 10 is shown 3; 30 is shown 2; 99 is unknown and gets 1, 2, 3.
+TEST = pd.DataFrame({"user_id": [10, 30, 99], "item_id": [3, 7, 2]})
+
+
+def write(frame: pd.DataFrame, path: Path) -> Path:
+    frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path, index=False)
+    return path
+
+
+def evaluate(tmp_path: Path, **changes: Any) -> dict[str, dict[str, float]]:
+    arguments: dict[str, Any] = {
+        "train": write(TRAIN, tmp_path / "train.parquet"),
+        "test": write(TEST, tmp_path / "test.parquet"),
+        "validation": None,
+        "item_features": {},
+        "model": "popular",
+        "parameters": {},
+        "ks": (1, 2),
+        "out": tmp_path / "out",
+    }
+    return run_evaluate(**(arguments | changes))
+
+
+def test_metrics_and_lists_are_written_as_the_contract_says(tmp_path: Path) -> None:
+    figures = evaluate(tmp_path)
+    assert figures["hit-rate@1"]["mean"] == pytest.approx(1 / 3)
+    assert figures["hit-rate@2"]["mean"] == pytest.approx(2 / 3)
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {name: document[name] for name in figures} == figures
+    assert document["settings"]["model"] == "popular"
+    assert document["settings"]["ks"] == [1, 2]
+    assert document["seconds"].keys() == {"fit", "recommend", "evaluate"}
+    lists = pd.read_parquet(tmp_path / "out" / "recommendations.parquet")
+    assert lists.to_dict("list") == {
+        "user_id": [10, 30, 99, 99],
+        "item_id": [3, 2, 1, 2],
+        "rank": [1, 1, 1, 2],
+        "score": [1.0, 2.0, 3.0, 2.0],
+    }
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.parquet", "folder.parquet"])
+def test_csv_parquet_and_folders_give_the_same_figures(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.startswith("folder"):
+        path.mkdir()
+        write(TRAIN.head(2), path / "a.parquet")
+        write(TRAIN.tail(4), path / "b.parquet")
+    else:
+        write(TRAIN, path)
+    assert evaluate(tmp_path, train=path) == evaluate(tmp_path)
+
+
+def test_a_delta_table_gives_the_same_figures(tmp_path: Path, spark: Any) -> None:
+    path = tmp_path / "delta"
+    spark.createDataFrame(TRAIN).write.format("delta").save(str(path))
+    assert evaluate(tmp_path, train=path) == evaluate(tmp_path)
+
+
+def test_the_spark_executor_gives_the_same_figures(tmp_path: Path, spark: Any) -> None:
+    there, here = evaluate(tmp_path, executor="spark"), evaluate(tmp_path)
+    assert {name: pytest.approx(figure) for name, figure in here.items()} == there
+
+
+def test_ids_that_are_numbers_in_one_file_and_text_in_another_are_one(tmp_path: Path) -> None:
+    test = write(TEST.assign(user_id=["10", "30", "x-99"]), tmp_path / "text.csv")
+    assert evaluate(tmp_path, test=test)["hit-rate@2"] == evaluate(tmp_path)["hit-rate@2"]
+
+
+def test_only_the_columns_of_an_interaction_are_read(tmp_path: Path) -> None:
+    path = write(TRAIN.assign(weight=2.0, title="x"), tmp_path / "more.csv")
+    assert list(read_interactions(path).columns) == ["user_id", "item_id", "weight"]
+
+
+def test_a_missing_column_is_named_with_what_looks_like_it(tmp_path: Path) -> None:
+    path = write(TRAIN.rename(columns={"item_id": "itemid"}), tmp_path / "odd.csv")
+    with pytest.raises(MissingColumnsError, match=r"odd\.csv has no column item_id.*itemid looks like item_id"):
+        evaluate(tmp_path, train=path)
+
+
+@pytest.mark.parametrize("name", ["vectors.csv", "vectors.parquet"])
+def test_features_are_the_one_column_of_number_lists(tmp_path: Path, name: str) -> None:
+    frame = pd.DataFrame({"item_id": [1, 5], "title": ["a", "[b]"], "embedding": [[0.5, 1.0], [2.0, 3.0]]})
+    features = read_features(write(frame, tmp_path / name))
+    assert features["item_id"].tolist() == [1, 5]
+    assert [vector.tolist() for vector in features["vector"]] == [[0.5, 1.0], [2.0, 3.0]]
+
+
+def test_items_that_only_have_features_are_ranked_too(tmp_path: Path) -> None:
+    path = write(pd.DataFrame({"item_id": [1, 7], "v": [[1.0], [2.0]]}), tmp_path / "v.parquet")
+    figures = evaluate(tmp_path, item_features={"visual": path}, ks=(4,))
+    assert figures["hit-rate@4"]["mean"] == 1.0
+
+
+@pytest.mark.parametrize("columns", [{}, {"a": [[1.0]], "b": [[1.0]]}])
+def test_features_without_one_clear_vector_column_are_refused(tmp_path: Path, columns: dict[str, Any]) -> None:
+    path = write(pd.DataFrame({"item_id": [1], **columns}), tmp_path / "v.parquet")
+    with pytest.raises(UsageError, match=f"has {len(columns)} columns of number lists"):
+        read_features(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "sentence"),
+    [
+        ({"train": Path("nowhere.csv")}, UsageError, r"nowhere\.csv does not exist"),
+        ({"model": "eas"}, SettingsError, "no model eas"),
+        ({"parameters": {"lamda": 1}}, SettingsError, "no parameter lamda"),
+        ({"ks": (0,)}, UsageError, "list lengths are 0"),
+        ({"executor": "dask"}, SettingsError, "no executor dask"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        evaluate(tmp_path, **changes)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "noise.parquet").write_bytes(b"not parquet")
+    with pytest.raises(UsageError, match=r"noise\.parquet cannot be read"):
+        read_interactions(tmp_path / "noise.parquet")
+
+
+def test_an_empty_test_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no held-out interaction"):
+        evaluate(tmp_path, test=write(TEST.head(0), tmp_path / "empty.parquet"))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="Nothing can be written to .*file"):
+        evaluate(tmp_path, out=tmp_path / "file")
