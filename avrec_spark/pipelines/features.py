@@ -24,7 +24,7 @@ from avrec_spark.encoders.port import Encoder, pooled
 from avrec_spark.media.cost import estimate_seconds
 from avrec_spark.media.records import DecodedMedia, Limits
 from avrec_spark.media.watchdog import Decoder
-from avrec_spark.pipelines.catalog import GONE
+from avrec_spark.pipelines.catalog import GONE, MISSING
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.tables import Table
 
@@ -32,6 +32,7 @@ USABLE = ("ok", "partial")
 TEXT = "text"
 # What identifies a decode: the content where it could be read, else the URI.
 _WORK = "work"
+_LACKING = "lacking"
 _MEDIA = {name: kind for name, kind in tables.MEDIA.columns.items() if name != c.ITEM_ID}
 _SHOTS = {name: kind for name, kind in tables.SHOTS.columns.items() if name != c.ITEM_ID}
 _FEATURES = {name: kind for name, kind in tables.ITEM_FEATURES.columns.items() if name != c.ITEM_ID}
@@ -69,7 +70,7 @@ def run(context: Context) -> Counts:
 def _items(context: Context) -> DataFrame:
     catalog = context.lakehouse.read(tables.CATALOG).where(F.col(c.STATUS) != GONE)
     work = F.coalesce(c.CONTENT_HASH, F.concat(F.lit("uri:"), c.URI))
-    return catalog.select(c.ITEM_ID, c.URI, c.SIZE, c.CONTENT_HASH, work.alias(_WORK))
+    return catalog.select(c.ITEM_ID, c.URI, c.SIZE, work.alias(_WORK), (F.col(c.STATUS) == MISSING).alias(_LACKING))
 
 
 # -- media -----------------------------------------------------------------------------------------------------------
@@ -113,10 +114,11 @@ def _without_finished(context: Context, items: DataFrame, encoders: list[Encoder
         .agg(F.count("*").alias("have"))
         .where(F.col("have") >= len(encoders))
     )
-    finished = (
-        context.lakehouse.read(tables.MEDIA).where(~F.col(c.RETRYABLE)).select(c.ITEM_ID).join(have, c.ITEM_ID, "inner")
-    )
-    return items.join(finished.select(c.ITEM_ID, _WORK), [c.ITEM_ID, _WORK], "left_anti")
+    before = context.lakehouse.read(tables.MEDIA).select(c.ITEM_ID, c.STATUS, c.RETRYABLE)
+    # A retry is due, unless the catalogue has just seen that the file is still not there.
+    settled = ~F.col(c.RETRYABLE) | (F.col(_LACKING) & (F.col(c.STATUS) == "missing"))
+    finished = items.join(have, [c.ITEM_ID, _WORK]).join(before, c.ITEM_ID).where(settled)
+    return items.join(finished.select(c.ITEM_ID), c.ITEM_ID, "left_anti")
 
 
 def _packed(files: DataFrame, settings: FeatureSettings) -> DataFrame:

@@ -51,7 +51,7 @@ def _lists(context: Context, recommender: Recommender, users: DataFrame, seen: D
     tasks = max(slots, -(-count // context.settings.recommend.users_per_task))
     most = seen.groupBy(c.USER_ID).count().agg(F.max("count")).first()
     extra = int(most[0]) if most is not None and most[0] is not None else 0
-    lists = recommend_in_spark(recommender, users, k + extra, tasks)
+    lists = recommend_in_spark(recommender, users, k + extra, tasks, with_reasons=True)
     unseen = lists.join(seen.select(c.USER_ID, c.ITEM_ID), [c.USER_ID, c.ITEM_ID], "left_anti")
     ranked = unseen.withColumn(c.RANK, F.expr(f"row_number() OVER (PARTITION BY {c.USER_ID} ORDER BY {c.RANK})"))
     titles = context.lakehouse.read_or_empty(tables.ITEMS).select(F.col(c.ITEM_ID).alias(c.BECAUSE), c.TITLE)

@@ -11,10 +11,13 @@ from avrec_spark import columns as c
 from avrec_spark.models.base import Recommender
 
 
-def recommend_in_spark(recommender: Recommender, users: DataFrame, k: int, tasks: int) -> DataFrame:
+def recommend_in_spark(
+    recommender: Recommender, users: DataFrame, k: int, tasks: int, with_reasons: bool = False
+) -> DataFrame:
     """Top k for each row of `users` (one column, user_id): user_id, item_id, rank, score, because.
 
-    `because` is the item of the user's history that speaks most for the recommendation, null for users without one.
+    `because` is the item of the user's history that speaks most for the recommendation; null for users without one,
+    and everywhere unless `with_reasons`.
     """
     model = users.sparkSession.sparkContext.broadcast(recommender)
     user_type = dict(users.dtypes)[c.USER_ID]
@@ -24,7 +27,8 @@ def recommend_in_spark(recommender: Recommender, users: DataFrame, k: int, tasks
     def kernel(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
             lists = model.value.recommend(batch[c.USER_ID].to_numpy(), k)
-            lists[c.BECAUSE] = model.value.because(lists[c.USER_ID].to_numpy(), lists[c.ITEM_ID].to_numpy())
+            pairs = lists[c.USER_ID].to_numpy(), lists[c.ITEM_ID].to_numpy()
+            lists[c.BECAUSE] = model.value.because(*pairs) if with_reasons else None
             yield lists[names]
 
     schema = (

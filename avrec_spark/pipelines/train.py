@@ -71,12 +71,14 @@ def _log(context: Context, name: str, model: Recommender) -> str:
     """The model and its curves into MLflow; returns the model's URI."""
     context.tracking.log_history(context.mlflow_id, name, model.history)
     with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder))
+        # The packaged model keeps the folder's name: it lies in artifacts/model.
+        saved = Path(folder, "model")
+        model.save(saved)
         return context.tracking.log_model(
             context.mlflow_id,
             name,
             pyfunc.PackagedRecommender(),
-            Path(folder),
+            saved,
             pyfunc.signature(model),
             pd.DataFrame({c.USER_ID: model.users.ids[:1]}),
             pyfunc.requirements(),
