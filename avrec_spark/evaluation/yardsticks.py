@@ -116,6 +116,7 @@ LF_100K = Protocol(
         "sar": Tuned({"half_life_days": 30.0}, ratings_as_weights=True),
         "als": Tuned({"rank": 32, "alpha": 5.0, "regularisation": 0.3, "iterations": 15}),
         "ease": Tuned({"regularisation": 300.0}),
+        "mf": Tuned({"dimension": 64, "dropout": 0.6, "weight_decay": 0.5, "epochs": 24}),
     },
 )
 
