@@ -1,0 +1,44 @@
+# The table of contents: `make help` lists every target.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+export PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+BIN := .venv/bin
+# Spark's workers must run the environment's Python whatever else is on PATH.
+export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
+export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
+
+.PHONY: help setup airflow data demo test test-slow lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+setup:  ## install everything into .venv (about 5 minutes the first time, a second afterwards)
+	@$(PYTHON) avrec_spark/doctor.py --before-setup
+	@scripts/install.sh
+
+airflow: setup  ## Airflow in an environment of its own, .venv-airflow
+	@scripts/install_airflow.sh
+
+data: setup  ## public data for tests and yardsticks into .cache/data
+	@$(BIN)/python scripts/fetch_data.py $(AVREC_DATA)
+
+demo: setup  ## the whole flow on a small rendered world; ends with the path of the report
+	@$(BIN)/avrec demo
+
+test: setup data airflow  ## every test but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup data airflow  ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: setup  ## ruff and strict mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup data  ## measure, and write docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove environments, caches and what runs left behind
+	rm -rf .venv .venv-airflow .cache build dist *.egg-info lakehouse spark-warehouse mlruns
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

