@@ -98,7 +98,9 @@ def yardstick(
     name: str,
     model: Model,
     out: Out,
-    data: Annotated[Optional[Path], typer.Option(help="Folder of the protocol's data; default: what make data brought.")] = None,
+    data: Annotated[
+        Optional[Path], typer.Option(help="Folder of the protocol's data; default: what make data brought.")
+    ] = None,
     executor: Annotated[str, typer.Option(help="numpy or spark.")] = "numpy",
     parameters: Parameters = None,
 ) -> None:
@@ -169,5 +171,7 @@ def _parameters(pairs: list[str] | None) -> dict[str, object]:
 
 
 def _table(metrics: dict[str, dict[str, float]]) -> str:
-    lines = [f"{name:<14}{value['mean']:8.4f}  [{value['low']:.4f}, {value['high']:.4f}]" for name, value in metrics.items()]
+    lines = [
+        f"{name:<14}{value['mean']:8.4f}  [{value['low']:.4f}, {value['high']:.4f}]" for name, value in metrics.items()
+    ]
     return "\n".join(lines)

@@ -148,7 +148,8 @@ class Lakehouse:
         """Run a commit again, a little later, when another writer was faster."""
         for attempt in range(_ATTEMPTS):
             try:
-                return commit()
+                commit()
+                return
             except DeltaConcurrentModificationException as error:
                 if attempt == _ATTEMPTS - 1:
                     raise LakehouseError(

@@ -96,7 +96,7 @@ MEDIA = Table(
         "gop": "int",
         "bit_rate": "bigint",
         "loudness": "double",
-        # ok, partial, corrupt, unsupported, missing, timeout or too_large; the reason is a typed word, the detail a sentence.
+        # ok, partial, corrupt, unsupported, missing, timeout or too_large; reason is a typed word, detail a sentence.
         c.STATUS: "string",
         c.REASON: "string",
         c.DETAIL: "string",

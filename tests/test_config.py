@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from avrec_spark import config
 from avrec_spark.errors import SettingsError, UsageError
 

@@ -24,7 +24,7 @@ def read_interactions(path: Path) -> pd.DataFrame:
 
 
 def read_features(path: Path) -> pd.DataFrame:
-    """item_id, vector: the file's one column of float lists, whatever its name; in CSV they are written `[0.1, 0.2]`."""
+    """item_id, vector: the file's one column of float lists, whatever its name; in CSV written `[0.1, 0.2]`."""
     rows = _read(path)
     _require(path, rows, c.ITEM_ID)
     vectors = [

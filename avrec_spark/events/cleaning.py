@@ -41,26 +41,26 @@ def clean(events: pd.DataFrame, settings: EventSettings, now: datetime) -> pd.Da
         reasons.BAD_NUMBER: _unreadable(events[c.WATCH_SECONDS], watch) | _unreadable(events[c.RATING], rating),
         reasons.IMPOSSIBLE_WATCH_TIME: ((watch < 0) | (watch > settings.max_watch_seconds)).to_numpy(),
     }
-    names = np.array(list(conditions), dtype=object)
-    verdicts = np.column_stack(list(conditions.values())) if len(events) else np.zeros((0, len(names)), bool)
-    reason = np.where(verdicts.any(axis=1), names[verdicts.argmax(axis=1)], None)
-    return events.assign(
-        **{
-            c.EVENT_TYPE: types,
-            c.TIMESTAMP: times,
-            c.WATCH_SECONDS: watch,
-            c.RATING: rating,
-            c.WEIGHT: weigh(types, watch, rating, settings),
-            c.REASON: reason,
-            c.DETAIL: pd.Series(reason, index=events.index, dtype=object).map(reasons.SENTENCES).replace({np.nan: None}),
-        }
-    )
+    reason: pd.Series[Any] = pd.Series([None] * len(events), index=events.index, dtype=object)
+    for name, fails in reversed(conditions.items()):
+        reason[fails] = name
+    judged: dict[str, Any] = {
+        c.EVENT_TYPE: types,
+        c.TIMESTAMP: times,
+        c.WATCH_SECONDS: watch,
+        c.RATING: rating,
+        c.WEIGHT: weigh(types, watch, rating, settings),
+        c.REASON: reason,
+        c.DETAIL: reason.map(reasons.SENTENCES.get, na_action="ignore"),
+    }
+    return events.assign(**judged)
 
 
 def parse_times(texts: pd.Series[Any]) -> pd.Series[Any]:
     """UTC times from ISO 8601 (without a zone: UTC), epoch seconds, or epoch milliseconds (from 1e11 on); else NaT.
 
-    >>> parse_times(pd.Series(["2026-01-02T03:04:05+01:00", "1767319445", "1767319445000", "soon"])).astype(str).tolist()
+    >>> texts = pd.Series(["2026-01-02T03:04:05+01:00", "1767319445", "1767319445000", "soon"])
+    >>> parse_times(texts).astype(str).tolist()
     ['2026-01-02 02:04:05+00:00', '2026-01-02 02:04:05+00:00', '2026-01-02 02:04:05+00:00', 'NaT']
     """
     numbers = pd.to_numeric(texts, errors="coerce")

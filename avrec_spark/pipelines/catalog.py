@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -147,7 +147,7 @@ def _with_files(context: Context, listed: DataFrame) -> DataFrame:
     return listed.join(statted, c.URI, "left")
 
 
-def _stat_and_hash(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+def _stat_and_hash(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
     for batch in batches:
         yield pd.DataFrame(
             [_stat_one(*row) for row in batch.itertuples(index=False)],
@@ -164,7 +164,8 @@ def _stat_one(
     except (OSError, Refusal):
         return uri, None, None, None, MISSING
     modified_at = datetime.fromtimestamp(found.st_mtime_ns // 1000 / 1e6, UTC)
-    unchanged = old_hash and old_size == found.st_size and pd.Timestamp(old_modified_at, tz="UTC") == modified_at
+    same_time = old_modified_at is not None and old_modified_at.tz_localize("UTC") == modified_at
+    unchanged = old_hash and old_size == found.st_size and same_time
     # A pipe must not be read, and what cannot be read has no hash; the features job says what is wrong with either.
     readable = stat.S_ISREG(found.st_mode) and os.access(path, os.R_OK)
     hashed = old_hash if unchanged else content_hash(path) if readable else None

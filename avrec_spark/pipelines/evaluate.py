@@ -51,10 +51,9 @@ def _evaluate(context: Context, recommender: Recommender, path: str, split: str)
     lists = recommend_in_spark(recommender, users, max(settings.ks), context.spark.sparkContext.defaultParallelism)
     lists = lists.select(*c.RECOMMENDATIONS)
     executor = executors.create(settings.executor)
-    if settings.executor == "numpy":
-        lists, truth = lists.toPandas(), truth.toPandas()
-    metrics = executor(lists, truth, settings.ks, n_items=len(recommender.items), bootstrap=settings.bootstrap_samples)
-    return metrics
+    # The numpy executor holds lists and truth on the driver: it is for catalogues of one machine.
+    inputs = (lists.toPandas(), truth.toPandas()) if settings.executor == "numpy" else (lists, truth)
+    return executor(*inputs, settings.ks, n_items=len(recommender.items), bootstrap=settings.bootstrap_samples)
 
 
 def _part(context: Context, path: str, split: str) -> DataFrame:

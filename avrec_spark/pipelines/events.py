@@ -6,12 +6,12 @@ computed anew from all of bronze, so that late rows and replays end in the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegralType, StringType, StructType
 
@@ -153,7 +153,7 @@ _READERS: dict[str, Callable[[SparkSession, list[str]], DataFrame]] = {
 }
 
 
-def _column(frame: DataFrame, theirs: str, ours: str) -> F.Column:
+def _column(frame: DataFrame, theirs: str, ours: str) -> Column:
     """A column of the source under our name: ids keep their kind, anything else becomes text."""
     if theirs not in frame.columns:
         return F.lit(None).cast("string").alias(ours)
@@ -173,7 +173,7 @@ def _judge(context: Context, bronze: DataFrame) -> DataFrame:
     """
     settings, now = context.settings.events, datetime.now(UTC)
 
-    def kernel(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def kernel(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
         for batch in batches:
             yield clean(batch, settings, now)[names]
 
@@ -207,7 +207,7 @@ def _without_duplicates(judged: DataFrame) -> DataFrame:
     return _refuse(counted, repeated, reasons.DUPLICATE).drop("position")
 
 
-def _refuse(frame: DataFrame, condition: F.Column, reason: str) -> DataFrame:
+def _refuse(frame: DataFrame, condition: Column, reason: str) -> DataFrame:
     return frame.withColumns(
         {
             c.REASON: F.when(condition, reason).otherwise(F.col(c.REASON)),

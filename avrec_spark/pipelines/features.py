@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 from pyspark import TaskContext
@@ -209,11 +210,13 @@ def _encode(work: str, media: DecodedMedia, encoder: Encoder) -> tuple[dict[str,
     feature |= {c.VECTOR: vector.tolist(), c.STATUS: "ok"}
     return feature, [
         provenance | {c.SEGMENT: number, c.START: float(start), c.VECTOR: part.tolist()}
-        for number, (start, part) in enumerate(zip(media.frame_times, [] if segments is None else segments, strict=False))
+        for number, (start, part) in enumerate(
+            zip(media.frame_times, [] if segments is None else segments, strict=False)
+        )
     ]
 
 
-def _provenance(encoder: Encoder) -> dict[str, object]:
+def _provenance(encoder: Encoder) -> dict[str, Any]:
     return {
         c.MODALITY: encoder.modality,
         c.ENCODER: encoder.name,
@@ -288,7 +291,8 @@ def _text_kernel(settings: FeatureSettings, name: str):  # type: ignore[no-untyp
         for batch in batches:
             filled = batch["words"] != ""
             rows = pd.DataFrame({c.ITEM_ID: batch[c.ITEM_ID], c.INPUT_HASH: batch[c.INPUT_HASH]})
-            rows = rows.assign(**_provenance(encoder), **{c.DIMENSION: encoder.dimension, c.STATUS: "absent"})
+            said = _provenance(encoder) | {c.DIMENSION: encoder.dimension, c.STATUS: "absent"}
+            rows = rows.assign(**said)
             rows[[c.VECTOR, c.FRAMES_DECODED, c.SECONDS_DECODED]] = None
             if filled.any():
                 rows.loc[filled, c.STATUS] = "ok"

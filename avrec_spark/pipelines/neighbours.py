@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -50,12 +50,12 @@ def _neighbours(context: Context, vectors: DataFrame, kind: str) -> DataFrame:
     """The k nearest items by cosine. The matrix of all vectors is broadcast; each task ranks a block of items."""
     k = context.settings.neighbours.k
     everything = vectors.select(c.ITEM_ID, c.VECTOR).toPandas().sort_values(c.ITEM_ID)
-    ids, matrix = everything[c.ITEM_ID].to_numpy(), np.stack(everything[c.VECTOR].to_numpy()).astype(np.float32)
+    ids, matrix = everything[c.ITEM_ID].to_numpy(), np.stack(everything[c.VECTOR].tolist()).astype(np.float32)
     matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
     shared = context.spark.sparkContext.broadcast((ids, matrix))
     item_type = dict(vectors.dtypes)[c.ITEM_ID]
 
-    def rank(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def rank(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
         ids, matrix = shared.value
         for batch in batches:
             block = batch["id"].to_numpy()

@@ -56,7 +56,7 @@ def _figures(context: Context, metric: str) -> dict[str, float]:
     if not rows:
         have = sorted(row[0] for row in metrics.select(c.METRIC).distinct().collect())
         raise DataError(
-            f"No model of run {context.run_id} has the validation metric {metric} (there are {', '.join(have) or 'none'}).",
+            f"No model of run {context.run_id} has the validation metric {metric} (only {', '.join(have) or '-'}).",
             "Set promote.metric to one of them, or run the job evaluate first.",
         )
     return {row[c.MODEL]: float(row[c.MEAN]) for row in rows}

@@ -1,4 +1,4 @@
-"""The contract of every job, kept in one place: settings first, idempotent by run id, one row, one manifest, exit codes.
+"""The contract of every job, in one place: settings first, idempotent by run id, one row, one manifest, exit codes.
 
 A run id that has done a job with the same inputs does nothing; with other inputs it is refused. Errors end as one
 paragraph on the terminal; the traceback goes to the log.

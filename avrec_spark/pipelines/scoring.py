@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import pandas as pd
 from pyspark.sql import DataFrame
@@ -24,7 +24,7 @@ def recommend_in_spark(
     item_type = "bigint" if recommender.items.ids.dtype.kind == "i" else "string"
     names = [*c.RECOMMENDATIONS, c.BECAUSE]
 
-    def kernel(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def kernel(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
         for batch in batches:
             lists = model.value.recommend(batch[c.USER_ID].to_numpy(), k)
             pairs = lists[c.USER_ID].to_numpy(), lists[c.ITEM_ID].to_numpy()

@@ -77,9 +77,7 @@ class _Orbs:
         return centres, np.maximum(radii, 1.0)
 
 
-def _sky(
-    width: int, height: int, top: NDArray[np.float32], bottom: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _sky(width: int, height: int, top: NDArray[np.float32], bottom: NDArray[np.float32]) -> NDArray[np.float32]:
     share = np.linspace(0, 1, height, dtype=np.float32)[:, None, None] ** 1.3
     return np.broadcast_to(top + (bottom - top) * share, (height, width, 3)).astype(np.float32)
 

@@ -141,7 +141,7 @@ def test_a_file_that_was_cut_off_is_partial_and_says_where_it_ends(make_clip, li
 
     assert (media.status, media.reason) == ("partial", "truncated")
     assert "of the 8.0 s that it declares" in media.detail
-    assert 0 < len(media.frames) and 0 < media.info.duration < 7
+    assert len(media.frames) > 0 and 0 < media.info.duration < 7
 
 
 def test_an_upload_that_broke_off_before_its_index_is_corrupt(make_clip, limits):
