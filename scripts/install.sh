@@ -34,8 +34,10 @@ environment() {
   "$BIN/pip" install --disable-pip-version-check -c constraints.txt uv
 }
 
+# What setup.py requires, and what the build of Horovod and of the package itself needs beside it.
 libraries() {
-  "$BIN/uv" pip install -p "$BIN/python" -c constraints.txt -r <("$BIN/python" scripts/requirements.py training text dev)
+  "$BIN/uv" pip install -p "$BIN/python" -c constraints.txt \
+    -r <("$BIN/python" scripts/requirements.py training text dev) cmake wheel cffi psutil cloudpickle pyyaml
 }
 
 package() { "$BIN/uv" pip install -p "$BIN/python" --no-deps --no-build-isolation -e .; }
@@ -45,7 +47,6 @@ horovod() {
   mkdir -p .cache/horovod
   printf '#!/bin/sh\nexec g++ "$@" -std=gnu++17\n' >.cache/horovod/cxx
   chmod +x .cache/horovod/cxx
-  "$BIN/uv" pip install -p "$BIN/python" -c constraints.txt cmake wheel cffi psutil cloudpickle pyyaml
   PATH=$BIN:$PATH CXX=$PWD/.cache/horovod/cxx CMAKE_POLICY_VERSION_MINIMUM=3.5 MAKEFLAGS=-j$(nproc) \
     HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
     HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
@@ -64,10 +65,10 @@ describe(np.random.default_rng(0).normal(size=22050).astype('f4'), 22050)"
 
 if [ ! -x "$BIN/uv" ]; then rm -rf "$STAMPS"; fi
 step environment scripts/install.sh -- environment
-step libraries constraints.txt setup.py -- libraries
+step libraries constraints.txt setup.py scripts/requirements.py -- libraries
 step package setup.py -- package
 # Compiling and downloading do not compete.
-step jars scripts/fetch_jars.py -- jars & fetching=$!
+step jars constraints.txt scripts/fetch_jars.py -- jars & fetching=$!
 step horovod constraints.txt -- horovod
 wait $fetching
 step warm_up avrec_spark/encoders/audio.py -- warm_up
