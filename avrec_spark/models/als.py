@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class ALS(Recommender):
-    """Factors U, V with scores U Vᵀ, confidence 1 + α · weight.
+    """Factors U, V with scores U Vᵀ, confidence 1 + α · weight / mean weight.
+
+    The division makes α mean the same whether events weigh 1 or 5.
 
     Needs an active SparkSession; on a cluster whose machines share no temporary folder, also the setting
     `spark.checkpoint.dir`. Source: Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback Datasets,
@@ -56,7 +58,8 @@ class ALS(Recommender):
             raise NoSparkSessionError("Fitting the model als")
         _ensure_checkpoints(spark)
         matrix = training_set.matrix().tocoo()
-        frame = pd.DataFrame({c.USER_INDEX: matrix.row, c.ITEM_INDEX: matrix.col, c.WEIGHT: matrix.data})
+        weight = matrix.data / matrix.data.mean()
+        frame = pd.DataFrame({c.USER_INDEX: matrix.row, c.ITEM_INDEX: matrix.col, c.WEIGHT: weight})
         als = MLlibALS(
             userCol=c.USER_INDEX,
             itemCol=c.ITEM_INDEX,

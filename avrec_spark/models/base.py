@@ -57,9 +57,12 @@ class Recommender(ABC):
         return self.fit_training_set(TrainingSet.from_frames(interactions, item_features))
 
     def fit_training_set(self, training_set: TrainingSet) -> Self:
-        """Fit afresh; nothing of an earlier fit remains. Raises `DataError` without interactions."""
-        if len(training_set.user_index) == 0:
-            raise DataError(f"The model {self.name} was given no interactions.", "Check the events and the split.")
+        """Fit afresh; nothing of an earlier fit remains. Raises `DataError` where no interaction weighs anything."""
+        if not training_set.weight.any():
+            raise DataError(
+                f"The model {self.name} was given no interactions with a weight above 0.",
+                "Check the events, their weights and the split.",
+            )
         self.history = []
         self.users, self.items = training_set.users, training_set.items
         self._seen = training_set.matrix().astype(bool)
@@ -171,13 +174,18 @@ class Recommender(ABC):
 
     @staticmethod
     def load(folder: str | Path) -> Recommender:
-        """The model that `save` wrote. Raises `UsageError` where the folder holds none."""
+        """The model that `save` wrote. Raises `UsageError` where the folder holds none, or one of another format."""
         from avrec_spark.models import registry
 
         source = Path(folder)
         if not (source / "model.json").is_file():
             raise UsageError(f"{source} holds no saved model.", "Name a folder that Recommender.save has written.")
         about = json.loads((source / "model.json").read_text(encoding="utf-8"))
+        if about["format"] != _FORMAT:
+            raise UsageError(
+                f"The model in {source} has the format {about['format']}; this version reads {_FORMAT}.",
+                "Load it with the version that saved it, or fit it again.",
+            )
         model = registry.create(about["model"], **about["parameters"])
         with np.load(source / "arrays.npz") as arrays:
             model.history = about["history"]

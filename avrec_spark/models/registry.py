@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
+from numbers import Integral, Real
 from typing import Any
 
 from avrec_spark.errors import SettingsError, closest
@@ -23,7 +25,7 @@ NAMES = tuple(_MODELS)
 def create(name: str, **parameters: Any) -> Recommender:
     """A model with its default parameters and those given.
 
-    Raises `SettingsError` for an unknown model or parameter.
+    Raises `SettingsError` for an unknown model or parameter, and for a value of another type than the default's.
 
     >>> create("ease", regularisation=300.0).parameters
     {'regularisation': 300.0}
@@ -32,11 +34,25 @@ def create(name: str, **parameters: Any) -> Recommender:
         raise SettingsError(f"There is no model {name}.{closest(name, NAMES)}", f"Choose of {', '.join(NAMES)}.")
     module, class_name = _MODELS[name]
     model: type[Recommender] = getattr(import_module(f"avrec_spark.models.{module}"), class_name)
-    try:
-        return model(**parameters)
-    except TypeError:
-        known = model().parameters
-        wrong = ", ".join(sorted(set(parameters) - set(known)))
-        raise SettingsError(
-            f"The model {name} has no parameter {wrong}.", f"It takes {', '.join(known) or 'none'}."
-        ) from None
+    known = inspect.signature(model).parameters
+    for parameter, value in parameters.items():
+        if parameter not in known:
+            raise SettingsError(
+                f"The model {name} has no parameter {parameter}.{closest(parameter, known)}",
+                f"It takes {', '.join(known) or 'none'}.",
+            )
+        default = known[parameter].default
+        if not _fits(value, type(default)):
+            raise SettingsError(
+                f"The parameter {parameter} of the model {name} cannot be {value!r}.",
+                f"It is a {type(default).__name__}; the default is {default!r}.",
+            )
+    return model(**parameters)
+
+
+def _fits(value: Any, kind: type) -> bool:
+    """Whether a value can stand for a default of that type; an integer can stand for a float."""
+    numbers = {float: Real, int: Integral}
+    if kind in numbers:
+        return isinstance(value, numbers[kind]) and not isinstance(value, bool)
+    return isinstance(value, kind)

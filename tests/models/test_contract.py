@@ -200,6 +200,8 @@ def test_the_order_of_interactions_changes_no_score_of_a_model_without_randomnes
 def test_what_cannot_be_fitted_or_asked_is_refused_by_name(name: str, fitted: Recommender) -> None:
     with pytest.raises(DataError, match=f"The model {name} was given no interactions"):
         registry.create(name).fit_training_set(TrainingSet.from_frames(interactions().head(0)))
+    with pytest.raises(DataError, match=f"The model {name} was given no interactions"):
+        registry.create(name).fit(interactions().assign(weight=0))
     with pytest.raises(MissingColumnsError, match="no column item_id"):
         registry.create(name).fit(interactions().drop(columns="item_id"))
     with pytest.raises(UsageError, match="k is 0"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from avrec_spark.errors import NoSparkSessionError, SettingsError
+from avrec_spark.errors import NoSparkSessionError, SettingsError, UsageError
 from avrec_spark.models import registry
 from avrec_spark.models.base import Recommender
 
@@ -104,3 +105,22 @@ def test_an_unknown_model_or_parameter_is_named_with_what_there_is() -> None:
         registry.create("eas")
     with pytest.raises(SettingsError, match=r"The model ease has no parameter lamda\. It takes regularisation\."):
         registry.create("ease", lamda=1)
+    with pytest.raises(SettingsError, match=r"regularisation of the model ease cannot be 'x'\. It is a float"):
+        registry.create("ease", regularisation="x")
+    assert registry.create("ease", regularisation=3).parameters == {"regularisation": 3}
+
+
+def test_a_model_saved_in_another_format_is_refused(tmp_path: Path) -> None:
+    registry.create("popular").fit(frame((1, "a"))).save(tmp_path)
+    about = (tmp_path / "model.json").read_text()
+    (tmp_path / "model.json").write_text(about.replace('"format": 1', '"format": 99'))
+    with pytest.raises(UsageError, match="has the format 99; this version reads 1"):
+        Recommender.load(tmp_path)
+    with pytest.raises(UsageError, match="holds no saved model"):
+        Recommender.load(tmp_path / "elsewhere")
+
+
+def test_als_does_not_depend_on_the_unit_of_the_weights(spark: Any) -> None:
+    rows = two_tastes().assign(weight=1.0)
+    one, five = (registry.create("als", rank=2, iterations=2).fit(rows.assign(weight=unit)) for unit in (1.0, 5.0))
+    assert scores(one, 0) == pytest.approx(scores(five, 0), abs=1e-3)
