@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -31,9 +32,19 @@ class AvrecError(Exception):
         self.what = what
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses have constructors of their own; between processes an error travels as its type and its fields.
+        return _restored, (type(self), self.args, self.__dict__)
+
     @property
     def retryable(self) -> bool:
         return self.exit_code == EXIT_RETRYABLE
+
+
+def _restored(kind: type[AvrecError], args: tuple[Any, ...], fields: dict[str, Any]) -> AvrecError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class RetryableError(AvrecError):
@@ -122,6 +133,36 @@ class NotEnoughSlotsError(AvrecError):
         super().__init__(
             f"Training needs {needed} task slots at once, one a rank, and {master} has {free} free.",
             "Wait for slots or add workers, or lower train.workers.",
+        )
+
+
+class RankFailedError(AvrecError):
+    """A rank of a training job ended with an error that is none of the platform's own."""
+
+    def __init__(self, rank: int, cause: str) -> None:
+        super().__init__(
+            f"Rank {rank} failed in training with {cause}.",
+            "Its traceback is in the log of its executor; train.launcher=in-process shows it here.",
+        )
+
+
+class RanksLostError(RetryableError):
+    """The ranks of a training job lost each other: a killed process, a lost executor, a broken connection."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"The ranks of the training job lost each other: {cause}.",
+            "Look for a lost executor or a killed process (memory) in Spark's log, then try again.",
+        )
+
+
+class NotEnoughRowGroupsError(AvrecError):
+    """A training snapshot has fewer row groups than there are ranks: some rank would have nothing to read."""
+
+    def __init__(self, path: str, row_groups: int, ranks: int) -> None:
+        super().__init__(
+            f"The training part {path} has {row_groups} row groups for {ranks} ranks.",
+            f"Write the snapshot again with snapshot.row_groups={ranks} or more, or lower train.workers.",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +11,10 @@ from avrec_spark.models.torch_model import TorchRecommender, embedding
 
 
 class FactorModule(nn.Module):
-    """p_u for users, q_i and b_i for items."""
+    """p_u for users, q_i and b_i for items.
+
+    Nothing is known of an item without interactions: it has no factors and the smallest bias.
+    """
 
     def __init__(self, training_set: TrainingSet, *, dimension: int, dropout: float) -> None:
         super().__init__()
@@ -18,13 +22,17 @@ class FactorModule(nn.Module):
         self.item = embedding(len(training_set.items), dimension)
         self.bias = nn.Parameter(torch.zeros(len(training_set.items)))
         self.dropout = nn.Dropout(dropout)
+        warm = np.bincount(training_set.item_index, minlength=len(training_set.items)) > 0
+        self.register_buffer("warm", torch.from_numpy(warm), persistent=False)
 
     def user_vectors(self, users: Tensor) -> Tensor:
         vectors: Tensor = self.dropout(self.user(users))
         return vectors
 
     def item_vectors(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        return self.item(items), self.bias[items]
+        warm = self.get_buffer("warm")
+        bias = torch.where(warm, self.bias, self.bias[warm].min())
+        return self.item(items) * warm[items, None], bias[items]
 
 
 class MatrixFactorisation(TorchRecommender):

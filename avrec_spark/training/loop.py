@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from avrec_spark.dataset.loader import Batch, Loader
 from avrec_spark.dataset.training_set import TrainingSet
+from avrec_spark.errors import DataError
 from avrec_spark.evaluation import metrics
 from avrec_spark.recommend.topk import ScoreSource, top_k
 from avrec_spark.training.ranks import Ranks
@@ -35,10 +37,8 @@ class TwoSides(Protocol):
         """(float32[n, d], bias float32[n]) for item indices int64[n]."""
 
 
-class ModuleFactory(Protocol):
-    """Builds the untrained module for a training set; a class at module level, so that it can be pickled by name."""
-
-    def __call__(self, training_set: TrainingSet, **parameters: Any) -> nn.Module: ...
+# Builds the untrained module from a training set and parameters; a class at module level, to be pickled by name.
+ModuleFactory = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class TrainingConfig:
     batch_size: int = 1024
     learning_rate: float = 0.01
     weight_decay: float = 0.0
-    temperature: float = 1.0
     # Up to this many items the softmax runs over all of them, beyond over the batch's own and as many random ones.
     full_softmax_items: int = 4096
-    patience: int = 3
+    # Stop after so many epochs without a better validation.
+    patience: int = 5
     seed: int = 42
 
 
@@ -70,22 +70,30 @@ class TrainingResult:
 def train(config: TrainingConfig, ranks: Ranks) -> TrainingResult:
     """Train one module on this rank's share of the snapshot, in step with the other ranks.
 
-    `batch_size` is that of all ranks together, so that more ranks change the speed and not the mathematics.
+    `batch_size` is that of all ranks together, so that more ranks change the speed and not the mathematics: the same
+    global batches give the same losses and parameters, but for rounding and what is drawn at random (dropout).
+
+    Raises `NotEnoughRowGroupsError`, and `DataError` where no interaction has a weight.
     """
     torch.manual_seed(config.seed)
     training_set = TrainingSet.read(config.path)
+    if not training_set.weight.any():
+        raise DataError("No interaction of the training part weighs more than 0.", "Check events.weights.")
     module = config.factory(training_set, **config.parameters)
+    # All ranks start from the same parameters; what they drop from now on differs.
+    torch.manual_seed(config.seed + ranks.rank)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = ranks.optimizer(
         torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay), module
     )
     loader = Loader(config.path, max(1, config.batch_size // ranks.size), ranks.rank, ranks.size, config.seed)
-    candidates = _Candidates(training_set, config, seed=config.seed + ranks.rank)
+    mean_weight = float(training_set.weight.mean())
+    candidates = Candidates(training_set, config.full_softmax_items, seed=config.seed + ranks.rank)
     history: list[dict[str, float]] = []
     best, best_state, worse = -np.inf, _state(module), 0
     try:
         for epoch in range(1, config.epochs + 1):
-            figures = _epoch(module, optimizer, loader, candidates, config, ranks)
+            figures = _epoch(module, optimizer, loader, candidates, mean_weight, ranks)
             value = validate(module, training_set) if ranks.rank == 0 and training_set.validation is not None else None
             value = ranks.from_first(value)
             history.append({"epoch": epoch, **figures} | ({VALIDATION_METRIC: value} if value is not None else {}))
@@ -94,7 +102,7 @@ def train(config: TrainingConfig, ranks: Ranks) -> TrainingResult:
                 best, best_state, worse = (-np.inf if value is None else value), _state(module), 0
             else:
                 worse += 1
-                if worse > config.patience:
+                if worse >= config.patience:
                     break
     finally:
         loader.close()
@@ -105,16 +113,19 @@ def _epoch(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     loader: Loader,
-    candidates: _Candidates,
-    config: TrainingConfig,
+    candidates: Candidates,
+    mean_weight: float,
     ranks: Ranks,
 ) -> dict[str, float]:
     module.train()
     started, waited = time.perf_counter(), loader.waited_seconds
     total = 0.0
+    # One divisor for all batches of all ranks: then the mean over ranks and steps is the mean over interactions, also
+    # where batches differ by a row or in weight.
+    divisor = loader.rows_per_step * mean_weight
     for batch in loader.epoch():
         optimizer.zero_grad()
-        loss = softmax_loss(cast(TwoSides, module), batch, candidates, config.temperature)
+        loss = softmax_loss(cast(TwoSides, module), batch, candidates) / divisor
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += float(loss.detach())
@@ -122,23 +133,23 @@ def _epoch(
     return {
         "loss": ranks.mean(total / loader.steps),
         "seconds": seconds,
-        "samples_per_second": loader.steps * loader.batch_size * ranks.size / seconds,
+        "samples_per_second": loader.rows_per_step * loader.steps * ranks.size / seconds,
         "data_wait_share": (loader.waited_seconds - waited) / seconds,
     }
 
 
-class _Candidates:
+class Candidates:
     """The items that a batch's softmax runs over, and how often each of them is drawn.
 
     Only items with interactions: the others must not be pushed down for having had no chance.
     """
 
-    def __init__(self, training_set: TrainingSet, config: TrainingConfig, seed: int) -> None:
+    def __init__(self, training_set: TrainingSet, full_softmax_items: int, seed: int) -> None:
         counts = np.bincount(training_set.item_index, minlength=len(training_set.items))
         self._items = torch.from_numpy(np.flatnonzero(counts))
         self._share = torch.from_numpy(counts / counts.sum()).float()
-        self._full = len(self._items) <= config.full_softmax_items
-        self._draws = config.full_softmax_items
+        self._full = len(self._items) <= full_softmax_items
+        self._draws = full_softmax_items
         self._generator = torch.Generator().manual_seed(seed)
 
     def of(self, batch_items: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,26 +162,25 @@ class _Candidates:
         return candidates, expected.log()
 
 
-def softmax_loss(module: TwoSides, batch: Batch, candidates: _Candidates, temperature: float) -> Tensor:
-    """Cross-entropy of each interaction's item among the candidates, weighted by preference.
+def softmax_loss(module: TwoSides, batch: Batch, candidates: Candidates) -> Tensor:
+    """Cross-entropy of each interaction's item among the candidates, times its weight, summed over the batch.
 
     Sampled candidates are corrected by the log of their expected number of draws (Bengio and Senécal 2008).
     """
     users, items = torch.from_numpy(batch.user_index), torch.from_numpy(batch.item_index)
-    weights = torch.from_numpy(batch.weight).float()
     chosen, log_draws = candidates.of(items)
     vectors, bias = module.item_vectors(chosen)
-    logits = module.user_vectors(users) @ vectors.T / temperature + bias - log_draws
+    logits = module.user_vectors(users) @ vectors.T + bias - log_draws
     losses = functional.cross_entropy(logits, torch.searchsorted(chosen, items), reduction="none")
-    return (losses * weights).sum() / weights.sum()
+    return (losses * torch.from_numpy(batch.weight).float()).sum()
 
 
 @torch.inference_mode()
-def factors(module: nn.Module, n_users: int, n_items: int, temperature: float = 1.0) -> ScoreSource:
+def factors(module: nn.Module, n_users: int, n_items: int) -> ScoreSource:
     """The trained module as user and item factors; the bias is one more dimension."""
     module.eval()
     sides = cast(TwoSides, module)
-    users = sides.user_vectors(torch.arange(n_users)) / temperature
+    users = sides.user_vectors(torch.arange(n_users))
     vectors, bias = sides.item_vectors(torch.arange(n_items))
     left = torch.cat([users, torch.ones(n_users, 1)], dim=1).numpy()
     right = torch.cat([vectors, bias[:, None]], dim=1).T.numpy()

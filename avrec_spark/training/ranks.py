@@ -63,6 +63,10 @@ class HorovodRanks(Ranks):
         )
         return wrapped
 
+    def leave(self) -> None:
+        """End the job of this rank; the others' next common step fails unless they have left too."""
+        self._horovod.shutdown()
+
     def mean(self, value: float) -> float:
         return float(self._horovod.allreduce(torch.tensor(value, dtype=torch.float64)))
 
