@@ -37,8 +37,9 @@ def evaluate_numpy(
 
     >>> lists = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "rank": [1, 2]})
     >>> truth = pd.DataFrame({"user_id": [1], "item_id": [8]})
-    >>> evaluate_numpy(lists, truth, (2,), n_items=4)["mrr@2"]["mean"]
-    0.5
+    >>> figures = evaluate_numpy(lists, truth, (1, 2), n_items=4)
+    >>> figures["mrr@2"]["mean"], figures["coverage@1"]["mean"], figures["coverage@2"]["mean"]
+    (0.5, 0.25, 0.5)
     """
     if len(truth) == 0:
         raise _nothing()
@@ -55,21 +56,22 @@ def evaluate_spark(
     """The same from Spark frames: whole users in each task, only sums travel to the driver."""
     from pyspark.sql import functions as F
 
-    users = truth.select(c.USER_ID, c.ITEM_ID).distinct()
-    kept = lists.select(c.USER_ID, c.ITEM_ID, c.RANK).join(users.select(c.USER_ID).distinct(), c.USER_ID, "left_semi")
-    held_out = users.select(c.USER_ID, c.ITEM_ID, F.lit(0).alias(c.RANK))
-    # Rank 0 marks a held-out pair, so that one shuffle brings a user's list and truth together.
-    together = kept.unionByName(held_out).repartition(c.USER_ID)
-    share = together.mapInPandas(_kernel(ks, bootstrap), "users bigint, sums binary")
-    # One row a task.
-    parts = [_unpack(row["users"], row["sums"], ks, bootstrap) for row in share.collect()]
-    if not parts:
+    pairs = truth.select(c.USER_ID, c.ITEM_ID).distinct()
+    users = pairs.select(c.USER_ID).distinct()
+    # Read twice, and often computed by a model.
+    kept = lists.select(c.USER_ID, c.ITEM_ID, c.RANK).join(users, c.USER_ID, "left_semi").persist()
+    try:
+        # Rank 0 marks a held-out pair, so that one shuffle brings a user's list and truth together.
+        together = kept.unionByName(pairs.withColumn(c.RANK, F.lit(0))).repartition(c.USER_ID)
+        shares = together.mapInPandas(_kernel(ks, bootstrap), "users bigint, sums binary").collect()
+        distinct = [F.countDistinct(F.when(F.col(c.RANK) <= k, F.col(c.ITEM_ID))).alias(str(k)) for k in ks]
+        covered = kept.agg(*distinct).collect()[0]
+    finally:
+        kept.unpersist()
+    if not shares:
         raise _nothing()
-    covered = kept.agg(
-        *[F.countDistinct(F.when(F.col(c.RANK) <= k, F.col(c.ITEM_ID))).alias(str(k)) for k in ks]
-    ).first()
-    assert covered is not None
-    return metrics.finish(reduce(Sums.__add__, parts), ks, {k: covered[str(k)] / n_items for k in ks})
+    sums = reduce(Sums.__add__, (_unpack(share["users"], share["sums"], ks, bootstrap) for share in shares))
+    return metrics.finish(sums, ks, {k: covered[str(k)] / n_items for k in ks})
 
 
 def _kernel(ks: tuple[int, ...], bootstrap: int) -> Callable[[Iterable[pd.DataFrame]], Iterable[pd.DataFrame]]:
