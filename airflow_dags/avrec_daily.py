@@ -15,8 +15,9 @@ from airflow.sdk import DAG, Param
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from avrec_operator import JobOperator
 
-JOBS = "catalog events features snapshot train evaluate promote recommend neighbours report".split()
-AFTER = {
+# Each job after those whose tables it reads.
+AFTER: dict[str, list[str]] = {
+    "catalog": [],
     "events": ["catalog"],
     "features": ["catalog"],
     "snapshot": ["events", "features"],
@@ -52,6 +53,6 @@ with DAG(
     },
     tags=["avrec"],
 ) as dag:
-    tasks = {job: JobOperator(job=job) for job in JOBS}
+    tasks = {job: JobOperator(job=job) for job in AFTER}
     for job, upstream in AFTER.items():
         tasks[job].set_upstream([tasks[name] for name in upstream])

@@ -74,17 +74,21 @@ class JobOperator(BaseOperator):
         self._process = subprocess.Popen(
             command,
             cwd=place["AVREC_HOME"],
-            env={**os.environ, **place},
+            # Airflow's own libraries must not reach the platform's Python.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | place,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,
         )
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.log.info("%s", line.rstrip())
-        return self._process.wait()
+        try:
+            assert self._process.stdout is not None
+            for line in self._process.stdout:
+                self.log.info("%s", line.rstrip())
+            return self._process.wait()
+        finally:
+            self.on_kill()  # a time-out raises out of the loop: nothing stays behind
 
     def _conclude(self, code: int, run_id: str) -> None:
         what = f"The job {self.job} of run {run_id} ended with exit code {code}"
