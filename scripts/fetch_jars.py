@@ -1,6 +1,6 @@
 """Put the Delta Lake JARs where every Spark of this environment finds them: into pyspark's own folder of JARs.
 
-Spark resolves them once through Ivy; a site without Maven names a folder that holds them in AVREC_JARS_DIR.
+Spark resolves them once, through Ivy; a site without Maven names a folder that holds them in AVREC_JARS_DIR.
 """
 
 import os
@@ -12,27 +12,37 @@ from pathlib import Path
 import pyspark
 from pyspark.sql import SparkSession
 
-TARGET = Path(pyspark.__file__).parent / "jars"
-IVY = Path(".cache/ivy").absolute()
+DELTA = version("delta-spark")
+JARS = (f"delta-spark_2.13-{DELTA}.jar", f"delta-storage-{DELTA}.jar")
 
 
 def main() -> None:
-    source = Path(os.environ["AVREC_JARS_DIR"]) if "AVREC_JARS_DIR" in os.environ else resolve()
-    found = sorted(source.glob("*delta-s*.jar"))
-    if len(found) < 2:
-        sys.exit(f"{source} lacks delta-spark_2.13 or delta-storage; put both JARs of {version('delta-spark')} there.")
-    for jar in found:
-        shutil.copy(jar, TARGET)
-        print("copied", jar.name)
+    folder = os.environ.get("AVREC_JARS_DIR")
+    source = Path(folder) if folder else resolve(Path(".cache/ivy").absolute())
+    copy(source, Path(pyspark.__file__).parent / "jars")
 
 
-def resolve() -> Path:
-    """Download through Spark's package resolution; the session itself is not needed."""
+def copy(source: Path, target: Path) -> None:
+    """Copy both JARs; Ivy writes the group before their names."""
+    for name in JARS:
+        found = sorted(source.glob(f"*{name}"))
+        if not found:
+            sys.exit(f"{source} holds no {name}. Put it there, or unset AVREC_JARS_DIR to download it through Maven.")
+        shutil.copyfile(found[0], target / name)
+
+
+def resolve(ivy: Path) -> Path:
+    """Download through Spark's own package resolution; the session that asks for it is stopped at once."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
-    builder = builder.config("spark.jars.packages", f"io.delta:delta-spark_2.13:{version('delta-spark')}")
-    builder.config("spark.jars.ivy", str(IVY)).getOrCreate().stop()
-    return IVY / "jars"
+    conf = {
+        "spark.jars.packages": f"io.delta:delta-spark_2.13:{DELTA}",
+        "spark.jars.ivy": str(ivy),
+        "spark.ui.enabled": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+    }
+    SparkSession.builder.master("local[1]").config(map=conf).getOrCreate().stop()
+    return ivy / "jars"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Print what setup.py requires, with the extras named on the command line; one requirement a line."""
+"""Print what setup.py requires with the extras named on the command line, one requirement a line."""
 
+import runpy
 import sys
 from unittest import mock
 
 with mock.patch("setuptools.setup") as setup:
-    import runpy
-
     runpy.run_path("setup.py")
 
 said = setup.call_args.kwargs
