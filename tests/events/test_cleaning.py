@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avrec_spark.config import EventSettings
+from avrec_spark.events import reasons
+from avrec_spark.events.cleaning import clean, parse_times
+from avrec_spark.events.weighting import weigh
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+GOOD = {
+    "user_id": "u",
+    "item_id": "i",
+    "event_type": "view",
+    "timestamp": "2026-11-01T10:00:00Z",
+    "watch_seconds": "2.5",
+    "rating": None,
+}
+
+
+def judged(*changes):
+    return clean(pd.DataFrame([GOOD | change for change in changes], dtype=object), EventSettings(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"event_type": " View "}, None),
+        ({"watch_seconds": None}, None),
+        ({"watch_seconds": ""}, None),
+        ({"user_id": None, "item_id": None, "event_type": None, "timestamp": None}, reasons.BROKEN_RECORD),
+        ({"user_id": None}, reasons.MISSING_USER),
+        ({"user_id": "  "}, reasons.MISSING_USER),
+        ({"item_id": None}, reasons.MISSING_ITEM),
+        ({"event_type": "teleport"}, reasons.UNKNOWN_EVENT_TYPE),
+        ({"event_type": None}, reasons.UNKNOWN_EVENT_TYPE),
+        ({"timestamp": "yesterday"}, reasons.BAD_TIMESTAMP),
+        ({"timestamp": "2026-02-30"}, reasons.BAD_TIMESTAMP),
+        ({"timestamp": "2026-11-24T12:05:00Z"}, None),
+        ({"timestamp": "2026-11-24T12:05:01Z"}, reasons.FUTURE_TIME),
+        ({"watch_seconds": "a while"}, reasons.BAD_NUMBER),
+        ({"watch_seconds": "inf"}, reasons.BAD_NUMBER),
+        ({"rating": "five"}, reasons.BAD_NUMBER),
+        ({"watch_seconds": "-0.1"}, reasons.IMPOSSIBLE_WATCH_TIME),
+        ({"watch_seconds": "86401"}, reasons.IMPOSSIBLE_WATCH_TIME),
+        # The first of several reasons in the declared order.
+        ({"item_id": None, "timestamp": "x", "watch_seconds": "-1"}, reasons.MISSING_ITEM),
+    ],
+)
+def test_an_event_is_accepted_or_refused_for_one_reason(change, reason):
+    row = judged(change).iloc[0]
+    assert row["reason"] == reason
+    assert row["detail"] == (reasons.SENTENCES[reason] if reason else None)
+
+
+def test_every_reason_has_a_sentence():
+    constants = {value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str)}
+    assert constants == set(reasons.SENTENCES)
+
+
+def test_integer_ids_pass_untouched():
+    row = judged({"user_id": 7, "item_id": 9}).iloc[0]
+    assert (row["user_id"], row["item_id"], row["reason"]) == (7, 9, None)
+
+
+def test_times_without_a_zone_are_utc_and_large_numbers_are_milliseconds():
+    told = parse_times(
+        pd.Series(["2026-01-01", "2026-01-01T02:00+02:00", "0", "1.7E9", "1700000000000", None, "1e300"])
+    )
+    assert told.astype(str).tolist() == [
+        "2026-01-01 00:00:00+00:00",
+        "2026-01-01 00:00:00+00:00",
+        "1970-01-01 00:00:00+00:00",
+        "2023-11-14 22:13:20+00:00",
+        "2023-11-14 22:13:20+00:00",
+        "NaT",
+        "NaT",
+    ]
+
+
+def test_a_view_weighs_by_the_watched_share_and_a_rating_by_its_value():
+    types = pd.Series(["view", "view", "view", "share", "rating", "skip", "unheard"])
+    watched = pd.Series([1.0, 50.0, np.nan, 1.0, np.nan, np.nan, np.nan])
+    rated = pd.Series([np.nan] * 4 + [2.5] + [np.nan] * 2)
+    weights = weigh(types, watched, rated, EventSettings(completed_seconds=4))
+    assert weights.tolist() == [0.25, 1.0, 1.0, 3.0, 0.5, 0.0, 0.0]
+
+
+texts = st.one_of(
+    st.none(), st.sampled_from(["", "3", "-1", "x", "2026-01-01", "1e9", "view", "like"]), st.text(max_size=5)
+)
+events = st.lists(st.fixed_dictionaries(dict.fromkeys(GOOD, texts)), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(events, st.randoms(use_true_random=False))
+def test_no_event_is_lost_and_the_order_of_rows_changes_no_verdict(rows, random):
+    frame = pd.DataFrame(rows, dtype=object)
+    result = clean(frame, EventSettings(), NOW)
+    assert len(result) == len(frame)
+    accepted = result["reason"].isna()
+    assert result.loc[accepted, "timestamp"].notna().all()
+    assert result.loc[accepted, "weight"].ge(0).all()
+    order = list(frame.index)
+    random.shuffle(order)
+    shuffled = clean(frame.loc[order], EventSettings(), NOW)
+    pd.testing.assert_series_equal(shuffled["reason"].sort_index(), result["reason"])

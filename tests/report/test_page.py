@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from avrec_spark.report import charts
+from avrec_spark.report.data import Clip, ReportData, Shown, UserStory
+from avrec_spark.report.page import render
+
+SECTIONS = ("intake", "catalogue", "features", "training", "metrics", "users", "neighbours", "provenance")
+EVIL = "<script>alert('x')</script>"
+VOID = {"meta", "img", "br", "link", "input", "hr", "circle", "line", "polyline"}
+
+
+def full() -> ReportData:
+    clip = Clip("a1", EVIL, b"\xff\xd8\xff", 7.0)
+    broken = Clip("b2", "坏文件", None, None, "corrupt", "not_media")
+    metrics = [
+        ("popular", "test", "ndcg@10", 0.1, 0.09, 0.11),
+        ("ease", "test", "ndcg@10", 0.25, 0.24, 0.26),
+        ("popular", "test", "ndcg@20", 0.3, 0.3, 0.3),
+    ]
+    return ReportData(
+        run_id="r1",
+        jobs=pd.DataFrame({"job": ["catalog"], "seconds": [75.0], "counts": [{"rows_in": 2}]}),
+        quarantine=pd.DataFrame(
+            [("events.jsonl", "unknown_item", "No such item.", 5, EVIL)],
+            columns=["source", "reason", "detail", "count", "example"],
+        ),
+        items=2,
+        media_statuses={"ok": 1, "corrupt": 1},
+        events_in=1234567,
+        contact_sheet=[broken, clip],
+        coverage=pd.DataFrame(
+            [("visual", "net", "1", 1280, 1, 0.5)],
+            columns=["modality", "encoder", "encoder_version", "dimension", "items", "share"],
+        ),
+        curves=pd.DataFrame(
+            [("mf", "loss", 1, 3.0), ("mf", "loss", 2, 2.0)], columns=["model", "metric", "epoch", "value"]
+        ),
+        metrics=pd.DataFrame(metrics, columns=["model", "split", "metric", "mean", "low", "high"]),
+        champion={"model": "ease", "metric": "ndcg@10", "value": 0.25, "decision": "ease is the champion."},
+        gates={"visual": 0.75},
+        stories=[UserStory("u1", [Shown(clip, "like")], [Shown(broken, "like a1", 0.5)])],
+        neighbours=[(clip, {"visual": [Shown(broken, score=0.9)]})],
+        lineage={"bronze.catalog": 3},
+    )
+
+
+class Checker(HTMLParser):
+    """Fails on tags that close in another order than they opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag, (tag, self.getpos())
+
+
+@pytest.mark.parametrize("data", [full(), ReportData(run_id="empty")], ids=["full", "empty"])
+def test_the_page_is_well_formed_and_has_every_section(data):
+    page = render(data)
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    for section in SECTIONS:
+        assert f'<section id="{section}">' in page
+
+
+def test_texts_of_the_data_cannot_inject_markup():
+    page = render(full())
+    assert EVIL not in page
+    assert "&lt;script&gt;alert(" in page
+
+
+def test_nothing_is_fetched_from_outside():
+    page = render(full())
+    assert "http:" not in page and "https:" not in page and "@import" not in page
+
+
+def test_an_empty_run_says_in_sentences_what_there_is_not():
+    page = render(ReportData(run_id="empty"))
+    for sentence in (
+        "This run read no behaviour.",
+        "Nothing was refused.",
+        "The catalogue has no item to show.",
+        "No features have been computed.",
+        "No model of this run was trained by epochs.",
+        "No model was evaluated in this run.",
+        "This run made no recommendations.",
+        "No neighbours have been computed.",
+    ):
+        assert sentence in page
+
+
+def test_the_metric_table_ranks_models_marks_the_best_and_compares_with_popular():
+    page = " ".join(render(full()).split())
+    assert page.index('scope="row">ease') < page.index('scope="row">popular')
+    assert '<td class="n best">0.2500<small>0.240–0.260</small></td>' in page
+    assert "2.50 ×" in page
+    # The first cut-off only: one table is for reading.
+    assert "ndcg@20" not in page
+
+
+def test_figures_are_written_for_people():
+    page = render(full())
+    assert "1,234,567" in page
+    assert "1 min 15 s" in page
+    assert "75 %" in page
+
+
+def test_a_chart_describes_itself_and_labels_every_line():
+    chart = charts.lines({"mf": [(1, 3.0), (2, 2.0)], "fusion": [(1, 3.0), (2, 2.0)]}, "epoch", "Loss")
+    assert 'aria-label="Loss by epoch: mf ends at 2; fusion ends at 2"' in chart
+    heights = [
+        float(part.split('"')[0]) for part in chart.split('class="label')[1:] for part in [part.split(' y="')[1]]
+    ]
+    assert abs(heights[0] - heights[1]) >= 14
+    assert charts.lines({}, "epoch", "Loss") == ""
