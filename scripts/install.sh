@@ -33,7 +33,7 @@ step() {
 
 # Functions called in a condition run without set -e: each of them is one chain.
 environment() {
-  "$PYTHON" -m venv --clear .venv &&
+  "$PYTHON" -m venv .venv &&
     "$BIN/python" -m pip install --disable-pip-version-check -c constraints.txt uv
 }
 
