@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,19 @@ def parse_times(texts: pd.Series[Any]) -> pd.Series[Any]:
     seconds = seconds.where(seconds.abs() < _MILLISECONDS_FROM / 10)
     from_numbers = pd.to_datetime(seconds, unit="s", utc=True, errors="coerce")
     words = texts.where(numbers.isna())
-    from_words = pd.to_datetime(words, format="ISO8601", utc=True, errors="coerce")
-    return from_numbers.fillna(from_words).astype("datetime64[us, UTC]")
+    from_words = pd.to_datetime(words, format="ISO8601", utc=True, errors="coerce").astype("datetime64[us, UTC]")
+    # pandas parses to nanoseconds, which end in 2262; a clock that is further ahead is wrong, but it is a time.
+    left = words[from_words.isna() & words.notna()]
+    times = from_numbers.astype("datetime64[us, UTC]").fillna(from_words)
+    return times.fillna(left.map(_far_time).astype("datetime64[us, UTC]").reindex(times.index))
+
+
+def _far_time(text: str) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _absent(values: pd.Series[Any]) -> NDArray[np.bool_]:

@@ -21,6 +21,8 @@ from avrec_spark.dataset.splits import TEST, TRAIN, VALIDATION, split_users
 from avrec_spark.errors import DataError
 from avrec_spark.pipelines.job import Context, Counts, Job
 
+_USERS_A_GROUP = 10_000
+
 
 def run(context: Context) -> Counts:
     settings = context.settings.snapshot
@@ -40,7 +42,11 @@ def run(context: Context) -> Counts:
         )
     user_frame = _index_frame(context, users, c.USER_ID, c.USER_INDEX, dict(pairs.dtypes)[c.USER_ID])
     item_frame = _index_frame(context, items, c.ITEM_ID, c.ITEM_INDEX, dict(pairs.dtypes)[c.ITEM_ID])
-    split = _split(context, pairs).join(F.broadcast(user_frame), c.USER_ID).join(F.broadcast(item_frame), c.ITEM_ID)
+    split = (
+        _split(context, pairs, len(users))
+        .join(F.broadcast(user_frame), c.USER_ID)
+        .join(F.broadcast(item_frame), c.ITEM_ID)
+    )
     split = split.select(
         c.USER_INDEX, c.ITEM_INDEX, F.col(c.WEIGHT).cast("float"), F.col(c.TIMESTAMP).cast("double"), c.SPLIT
     ).persist()
@@ -92,14 +98,16 @@ def _index_frame(context: Context, index: IdIndex, id_name: str, index_name: str
     return context.spark.createDataFrame(frame, f"{index_name} bigint, {id_name} {id_type}")
 
 
-def _split(context: Context, pairs: DataFrame) -> DataFrame:
+def _split(context: Context, pairs: DataFrame, n_users: int) -> DataFrame:
     settings = context.settings.snapshot
     schema = ", ".join(f"`{name}` {kind}" for name, kind in pairs.dtypes) + f", {c.SPLIT} string"
 
     def split(users: pd.DataFrame) -> pd.DataFrame:
         return split_users(users, settings.validation_share, settings.test_share, by=settings.split, seed=settings.seed)
 
-    return pairs.groupBy(c.USER_ID).applyInPandas(split, schema)
+    # Many whole users a call: the split is vectorised, and a call a user would cost more than the work.
+    groups = max(context.spark.sparkContext.defaultParallelism, n_users // _USERS_A_GROUP)
+    return pairs.groupBy(F.pmod(F.xxhash64(c.USER_ID), F.lit(groups))).applyInPandas(split, schema)
 
 
 def _write(frame: DataFrame, path: str, files: int) -> None:

@@ -45,6 +45,8 @@ def judged(*changes):
         ({"timestamp": "2026-02-30"}, reasons.BAD_TIMESTAMP),
         ({"timestamp": "2026-11-24T12:05:00Z"}, None),
         ({"timestamp": "2026-11-24T12:05:01Z"}, reasons.FUTURE_TIME),
+        ({"timestamp": "2999-01-01T00:00:00Z"}, reasons.FUTURE_TIME),
+        ({"timestamp": "9999-12-31"}, reasons.FUTURE_TIME),
         ({"watch_seconds": "a while"}, reasons.BAD_NUMBER),
         ({"watch_seconds": "inf"}, reasons.BAD_NUMBER),
         ({"rating": "five"}, reasons.BAD_NUMBER),
