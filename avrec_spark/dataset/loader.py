@@ -75,8 +75,8 @@ class Loader:
             wanted = max(int(n_rows), _BUFFER_ROWS)
             if unread and len(buffer.weight) < wanted:
                 buffer, unread = self._filled(buffer, unread, 2 * wanted)
-            batch = Batch(*(part[:n_rows] for part in buffer))
-            buffer = Batch(*(part[n_rows:] for part in buffer))
+            batch = Batch._make(part[:n_rows] for part in buffer)
+            buffer = Batch._make(part[n_rows:] for part in buffer)
             self.waited_seconds += time.perf_counter() - started
             yield batch
 

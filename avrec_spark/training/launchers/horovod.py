@@ -66,7 +66,7 @@ class HorovodLauncher(Launcher):
             )
         except TimeoutException:
             # Somebody else took the slots that were free.
-            raise NotEnoughSlotsError(workers, free_slots(context), context.master) from None
+            raise NotEnoughSlotsError(workers, free_slots(context), str(context.master)) from None
         except RuntimeError as error:
             # A rank's process ended without a word: killed, or its executor was lost.
             raise RanksLostError(str(error)) from error
