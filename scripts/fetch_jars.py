@@ -23,12 +23,16 @@ def main() -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy both JARs; Ivy writes the group before their names."""
-    for name in JARS:
-        found = sorted(source.glob(f"*{name}"))
-        if not found:
+    """Copy both JARs, in place of other versions; Ivy writes the group before their names."""
+    found = {name: sorted(source.glob(f"*{name}")) for name in JARS}
+    for name, places in found.items():
+        if not places:
             sys.exit(f"{source} holds no {name}. Put it there, or unset AVREC_JARS_DIR to download it through Maven.")
-        shutil.copyfile(found[0], target / name)
+    # Unlinked, not overwritten: a Spark that runs meanwhile keeps what it has opened.
+    for old in [*target.glob("*delta-spark_*.jar"), *target.glob("*delta-storage-*.jar")]:
+        old.unlink()
+    for name, places in found.items():
+        shutil.copyfile(places[0], target / name)
 
 
 def resolve(ivy: Path) -> Path:

@@ -123,9 +123,14 @@ def test_delta_jars_are_copied_from_a_folder_of_the_site(tmp_path):
     with pytest.raises(SystemExit, match=f"holds no {storage}. Put it there, or unset AVREC_JARS_DIR"):
         fetch["copy"](site, target)
     (site / f"io.delta_{storage}").write_text("storage")
+    (target / "io.delta_delta-spark_2.13-3.9.0.jar").write_text("of another version")
+    (target / "py4j.jar").write_text("of another library")
     fetch["copy"](site, target)
-    assert (target / engine).read_text() == "engine"
-    assert (target / storage).read_text() == "storage"
+    assert {jar.name: jar.read_text() for jar in target.iterdir()} == {
+        engine: "engine",
+        storage: "storage",
+        "py4j.jar": "of another library",
+    }
 
 
 def test_public_data_is_unpacked_only_when_it_is_the_expected_file(tmp_path):
