@@ -90,7 +90,7 @@ def test_the_whole_dag_runs_through_spark_submit(
         return done.stdout + done.stderr
 
     call("db", "migrate", seconds=180)
-    told = call("dags", "test", "avrec_daily", "2026-11-24", "--conf", json.dumps(run), seconds=900)
+    told = call("dags", "test", "avrec_daily", "2026-11-24", "--conf", json.dumps(run), seconds=1500)
 
     codes = {file.stem: json.loads(file.read_text())["exit_code"] for file in root.glob("manifests/dag/*.json")}
     assert codes == dict.fromkeys(JOBS, 0), told[-6000:]
