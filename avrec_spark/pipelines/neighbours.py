@@ -47,10 +47,13 @@ def _fused_vectors(context: Context) -> DataFrame | None:
 
 
 def _neighbours(context: Context, vectors: DataFrame, kind: str) -> DataFrame:
-    """The k nearest items by cosine. The matrix of all vectors is broadcast; each task ranks a block of items."""
+    """The k nearest items by the cosine of centred vectors. The matrix of all vectors is broadcast; each task ranks a block of items."""
     k = context.settings.neighbours.k
     everything = vectors.select(c.ITEM_ID, c.VECTOR).toPandas().sort_values(c.ITEM_ID)
     ids, matrix = everything[c.ITEM_ID].to_numpy(), np.stack(everything[c.VECTOR].tolist()).astype(np.float32)
+    # What all items have in common says nothing of which are alike, and makes hubs that are near to everything
+    # (Mu and Viswanath, All-but-the-Top, ICLR 2018).
+    matrix -= matrix.mean(axis=0)
     matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
     shared = context.spark.sparkContext.broadcast((ids, matrix))
     item_type = dict(vectors.dtypes)[c.ITEM_ID]
