@@ -47,7 +47,10 @@ def _fused_vectors(context: Context) -> DataFrame | None:
 
 
 def _neighbours(context: Context, vectors: DataFrame, kind: str) -> DataFrame:
-    """The k nearest items by the cosine of centred vectors. The matrix of all vectors is broadcast; each task ranks a block of items."""
+    """The k nearest items by the cosine of centred vectors.
+
+    The matrix of all vectors is broadcast; each task ranks a block of items.
+    """
     k = context.settings.neighbours.k
     everything = vectors.select(c.ITEM_ID, c.VECTOR).toPandas().sort_values(c.ITEM_ID)
     ids, matrix = everything[c.ITEM_ID].to_numpy(), np.stack(everything[c.VECTOR].tolist()).astype(np.float32)
