@@ -45,3 +45,17 @@ def test_a_report_without_behaviour_says_so(lakehouse):
     assert "This run read no behaviour." in page
     assert "This run made no recommendations." in page
     assert "data:image/jpeg;base64," in page
+
+
+@pytest.mark.slow
+def test_every_clip_of_a_large_real_folder_ends_ok_or_partial_with_a_reason(spark, tmp_path):
+    folder = REPOSITORY.parent / "shared" / "data" / "media"
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder of real clips {folder}")
+    overrides = [f"catalog.source={folder}", f"lakehouse.root={tmp_path}"]
+    settings = config.load(REPOSITORY / "conf" / "media.yaml", overrides, environment={})
+    runner.run(["catalog", "features"], settings, "r")
+    media = Lakehouse(spark, str(tmp_path)).read(tables.MEDIA).toPandas()
+    assert len(media) == 52
+    assert set(media["status"]) <= {"ok", "partial"}
+    assert media.loc[media["status"] == "partial", "reason"].notna().all()
