@@ -16,15 +16,19 @@ from avrec_spark.events.weighting import weigh
 
 # Epoch numbers from here on are milliseconds: as seconds they would lie after the year 5000.
 _MILLISECONDS_FROM = 1e11
+# In the year 2255; pandas counts nanoseconds on the way and ends in 2262.
+_LAST_MICROSECOND = 9e15
+_BASIC_DATE = r"(?:19|20)\d{6}"
 
 
 def clean(events: pd.DataFrame, settings: EventSettings, now: datetime) -> pd.DataFrame:
     """The same rows in the same order, with typed columns, a weight, and a reason where a row is refused.
 
-    `events` are rows of tables.EVENTS; ids as they came, everything else text as it arrived. The result has
-    `timestamp` as datetime64[us, UTC] and `watch_seconds`, `rating`, `weight` as floats; `reason` and `detail` are
-    None for an accepted row. Where several things are wrong the first of this order is told: broken_record,
-    missing_user, missing_item, unknown_event_type, bad_timestamp, future_time, bad_number, impossible_watch_time.
+    `events` are rows of tables.EVENTS; ids as they came, everything else text as it arrived. `now` has a time zone. The
+    result has `timestamp` as datetime64[us, UTC] and `watch_seconds`, `rating`, `weight` as floats; `reason` and
+    `detail` are None for an accepted row. Where several things are wrong the first of this order is told:
+    broken_record, missing_user, missing_item, unknown_event_type, bad_timestamp, future_time, bad_number,
+    impossible_watch_time.
     """
     times = parse_times(events[c.TIMESTAMP])
     types = events[c.EVENT_TYPE].astype("string").str.strip().str.lower().fillna("").astype(object)
@@ -59,16 +63,23 @@ def clean(events: pd.DataFrame, settings: EventSettings, now: datetime) -> pd.Da
 def parse_times(texts: pd.Series[Any]) -> pd.Series[Any]:
     """UTC times from ISO 8601 (without a zone: UTC), epoch seconds, or epoch milliseconds (from 1e11 on); else NaT.
 
-    >>> texts = pd.Series(["2026-01-02T03:04:05+01:00", "1767319445", "1767319445000", "soon"])
+    A bare number is an epoch; only eight digits that begin with 19 or 20 are a date, as in 20260102.
+
+    >>> texts = pd.Series(["2026-01-02T03:04:05+01:00", "1767319445", "1767319445000", "20260102", "soon"])
     >>> parse_times(texts).astype(str).tolist()
-    ['2026-01-02 02:04:05+00:00', '2026-01-02 02:04:05+00:00', '2026-01-02 02:04:05+00:00', 'NaT']
+    ['2026-01-02 02:04:05+00:00', '2026-01-02 02:04:05+00:00', '2026-01-02 02:04:05+00:00',
+     '2026-01-02 00:00:00+00:00', 'NaT']
     """
-    numbers = pd.to_numeric(texts, errors="coerce")
-    seconds = numbers.where(numbers.abs() < _MILLISECONDS_FROM, numbers / 1000)
+    words: pd.Series[Any] = texts.astype("string").str.strip().fillna("").astype(object)
+    is_date = np.asarray(words.str.fullmatch(_BASIC_DATE), bool)
+    numbers = _number(words.mask(is_date))
+    # Whole microseconds: the same moment as seconds, as milliseconds and in words has to be one and the same time.
+    micros = (numbers * np.where(numbers.abs() < _MILLISECONDS_FROM, 1e6, 1e3)).round()
     # Beyond the years that a timestamp can hold there is no time.
-    seconds = seconds.where(seconds.abs() < _MILLISECONDS_FROM / 10)
-    from_numbers = pd.to_datetime(seconds, unit="s", utc=True, errors="coerce")
-    words = texts.where(numbers.isna())
+    micros = micros.where(micros.abs() < _LAST_MICROSECOND)
+    from_numbers = pd.to_datetime(micros.astype("Int64"), unit="us", utc=True)
+    # Only what begins with a digit: pandas also takes words such as "now" for times.
+    words = words.where(numbers.isna() & np.asarray(words.str.match(r"\d"), bool))
     from_words = pd.to_datetime(words, format="ISO8601", utc=True, errors="coerce").astype("datetime64[us, UTC]")
     # pandas parses to nanoseconds, which end in 2262; a clock that is further ahead is wrong, but it is a time.
     left = words[from_words.isna() & words.notna()]
@@ -78,10 +89,10 @@ def parse_times(texts: pd.Series[Any]) -> pd.Series[Any]:
 
 def _far_time(text: str) -> datetime | None:
     try:
-        time = datetime.fromisoformat(str(text))
-    except ValueError:
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _absent(values: pd.Series[Any]) -> NDArray[np.bool_]:
@@ -97,4 +108,6 @@ def _number(texts: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _unreadable(texts: pd.Series[Any], numbers: pd.Series[Any]) -> NDArray[np.bool_]:
-    return ~_absent(texts) & numbers.isna().to_numpy()
+    # "NaN" is how an unknown number is written.
+    unknown = _absent(texts) | (texts.astype("string").str.strip().str.lower() == "nan").fillna(False).to_numpy(bool)
+    return ~unknown & numbers.isna().to_numpy()

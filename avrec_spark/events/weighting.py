@@ -20,7 +20,7 @@ def weigh(
     """float64[n]: the weight of each event's type; types without a weight get 0.
 
     A view counts in proportion to the watched seconds up to `completed_seconds`, and in full where they are unknown.
-    A rating counts in proportion to its value, 5 in full.
+    A rating counts in proportion to its value, 5 in full, and not at all where it has none.
 
     >>> types = pd.Series(["view", "view", "like", "rating"])
     >>> watched, rated = pd.Series([2.5, None, None, None]), pd.Series([None, None, None, 4])
@@ -29,6 +29,6 @@ def weigh(
     """
     base = types.map(settings.weights).fillna(0.0).to_numpy(np.float64)
     watched = (watch_seconds.astype(float) / settings.completed_seconds).clip(0, 1).fillna(1.0)
-    rated = (ratings.astype(float) / _BEST_RATING).clip(0, 1).fillna(1.0)
+    rated = (ratings.astype(float) / _BEST_RATING).clip(0, 1).fillna(0.0)
     share = np.where(types == VIEW, watched, np.where(types == RATING, rated, 1.0))
     return np.asarray(base * share, np.float64)

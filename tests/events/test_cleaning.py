@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import warnings
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from avrec_spark.events import reasons
 from avrec_spark.events.cleaning import clean, parse_times
 from avrec_spark.events.weighting import weigh
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 GOOD = {
     "user_id": "u",
@@ -35,6 +37,7 @@ def judged(*changes):
         ({"event_type": " View "}, None),
         ({"watch_seconds": None}, None),
         ({"watch_seconds": ""}, None),
+        ({"watch_seconds": "NaN"}, None),
         ({"user_id": None, "item_id": None, "event_type": None, "timestamp": None}, reasons.BROKEN_RECORD),
         ({"user_id": None}, reasons.MISSING_USER),
         ({"user_id": "  "}, reasons.MISSING_USER),
@@ -43,6 +46,9 @@ def judged(*changes):
         ({"event_type": None}, reasons.UNKNOWN_EVENT_TYPE),
         ({"timestamp": "yesterday"}, reasons.BAD_TIMESTAMP),
         ({"timestamp": "2026-02-30"}, reasons.BAD_TIMESTAMP),
+        ({"timestamp": "now"}, reasons.BAD_TIMESTAMP),
+        ({"timestamp": ""}, reasons.BAD_TIMESTAMP),
+        ({"timestamp": "9999-12-31T23:59:59-05:00"}, reasons.BAD_TIMESTAMP),
         ({"timestamp": "2026-11-24T12:05:00Z"}, None),
         ({"timestamp": "2026-11-24T12:05:01Z"}, reasons.FUTURE_TIME),
         ({"timestamp": "2999-01-01T00:00:00Z"}, reasons.FUTURE_TIME),
@@ -87,12 +93,35 @@ def test_times_without_a_zone_are_utc_and_large_numbers_are_milliseconds():
     ]
 
 
+def test_eight_digits_are_a_date_and_not_a_second_of_1970():
+    told = parse_times(pd.Series(["20260228", "20260230", "30260228"]))
+    assert told.astype(str).tolist() == ["2026-02-28 00:00:00+00:00", "NaT", "1970-12-17 05:37:08+00:00"]
+
+
+@given(st.integers(0, 4_000_000_000_000))
+def test_one_moment_is_one_time_in_milliseconds_in_seconds_and_in_words(milliseconds):
+    moment = EPOCH + timedelta(milliseconds=milliseconds)
+    # Below 1e11 a number is read as seconds.
+    number = str(milliseconds) if milliseconds >= 1e11 else f"{milliseconds / 1000:.3f}"
+    told = parse_times(pd.Series([number, f"{milliseconds / 1000:.3f}", moment.isoformat()]))
+    assert set(told) == {pd.Timestamp(moment)}
+
+
+def test_columns_that_hold_nothing_at_all_are_judged_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = judged({"timestamp": None, "watch_seconds": None})
+        empty = clean(result.iloc[:0], EventSettings(), NOW)
+    assert result["reason"].tolist() == [reasons.BAD_TIMESTAMP]
+    assert str(empty["timestamp"].dtype) == "datetime64[us, UTC]"
+
+
 def test_a_view_weighs_by_the_watched_share_and_a_rating_by_its_value():
-    types = pd.Series(["view", "view", "view", "share", "rating", "skip", "unheard"])
-    watched = pd.Series([1.0, 50.0, np.nan, 1.0, np.nan, np.nan, np.nan])
-    rated = pd.Series([np.nan] * 4 + [2.5] + [np.nan] * 2)
+    types = pd.Series(["view", "view", "view", "share", "rating", "rating", "rating", "skip", "unheard"])
+    watched = pd.Series([1.0, 50.0, np.nan, 1.0, np.nan, np.nan, np.nan, np.nan, np.nan])
+    rated = pd.Series([np.nan] * 4 + [2.5, 7, np.nan] + [np.nan] * 2)
     weights = weigh(types, watched, rated, EventSettings(completed_seconds=4))
-    assert weights.tolist() == [0.25, 1.0, 1.0, 3.0, 0.5, 0.0, 0.0]
+    assert weights.tolist() == [0.25, 1.0, 1.0, 3.0, 0.5, 1.0, 0.0, 0.0, 0.0]
 
 
 texts = st.one_of(
@@ -113,4 +142,4 @@ def test_no_event_is_lost_and_the_order_of_rows_changes_no_verdict(rows, random)
     order = list(frame.index)
     random.shuffle(order)
     shuffled = clean(frame.loc[order], EventSettings(), NOW)
-    pd.testing.assert_series_equal(shuffled["reason"].sort_index(), result["reason"])
+    pd.testing.assert_frame_equal(shuffled.sort_index(), result)
