@@ -43,13 +43,13 @@ WORDS = {
     "meadow": (("Green valley", "Meadow morning", "Spring hills"), ("绿色山谷", "草地清晨", "春天的山")),
     "ocean": (("Blue coast", "Ocean light", "Deep water"), ("蓝色海岸", "海洋之光", "深海")),
     "dusk": (("Violet dusk", "Purple night", "Dream hills"), ("紫色黄昏", "紫夜", "梦之丘")),
-    "drift": (("drifting", "floating by"), ("漂流", "缓缓飘过")),
+    "drift": (("drifting", "floating by"), ("漂流", "飘荡")),
     "bounce": (("bouncing", "jumping"), ("跳跃", "弹跳")),
-    "spin": (("spinning", "in circles"), ("旋转", "转圈")),
+    "spin": (("spinning", "circling"), ("旋转", "转圈")),
     "pulse": (("pulsing", "breathing"), ("脉动", "呼吸")),
-    "slow": (("slow", "calm"), ("慢", "宁静")),
-    "steady": (("steady", "walking"), ("稳", "步行")),
-    "fast": (("fast", "racing"), ("快", "飞驰")),
+    "slow": (("slow", "calm"), ("缓慢", "宁静")),
+    "steady": (("steady", "unhurried"), ("平稳", "从容")),
+    "fast": (("fast", "racing"), ("快速", "飞驰")),
     "low": (("deep tones", "bass"), ("低音", "低沉")),
     "middle": (("warm tones", "strings"), ("中音", "弦乐")),
     "high": (("bright tones", "bells"), ("高音", "铃声")),
@@ -99,7 +99,7 @@ def title(clip: Clip, generator: np.random.Generator) -> str:
         return str(generator.choice(WORDS[level][language]))
 
     english = f"{word(clip.palette, 0)}, {word(clip.tempo, 0)} and {word(clip.motion, 0)}"
-    chinese = f"{word(clip.palette, 1)}·{word(clip.tempo, 1)}速{word(clip.motion, 1)}"
+    chinese = f"{word(clip.palette, 1)}·{word(clip.tempo, 1)}{word(clip.motion, 1)}"
     return str(generator.choice([english, chinese, f"{english} · {chinese}"], p=[0.4, 0.35, 0.25]))
 
 

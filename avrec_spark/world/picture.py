@@ -50,17 +50,19 @@ class _Orbs:
         self.radius = generator.uniform(0.05, 0.14, _ORBS) * self.short
         self.phase = generator.uniform(0, 2 * np.pi, _ORBS)
         self.speed = generator.uniform(0.8, 1.2, _ORBS)
-        self.grid = np.mgrid[0:height, 0:width].astype(np.float32)
+        self.columns, self.rows = np.arange(width), np.arange(height)
 
     def light(self, time: float) -> NDArray[np.float32]:
-        """float32[height, width], the sum of all orbs."""
+        """float32[height, width], the sum of all orbs: each a bright core in a wide halo."""
         centres, radii = self._at(time)
-        rows, columns = self.grid
-        total = np.zeros_like(rows)
-        for (x, y), radius in zip(centres * self.scale, radii, strict=True):
-            distance = ((columns - x) ** 2 + (rows - y) ** 2) / radius**2
-            total += 0.75 * np.exp(-distance) + 0.12 * np.exp(-distance / 8)
-        return total
+        x, y = (centres * self.scale).T[:, :, None]
+        total = np.zeros((len(self.rows), len(self.columns)))
+        for strength, width in ((0.75, 1.0), (0.12, 8.0)):
+            # A Gaussian of the distance is one of the rows times one of the columns.
+            spread = width * radii[:, None] ** 2
+            across, down = np.exp(-((self.columns - x) ** 2) / spread), np.exp(-((self.rows - y) ** 2) / spread)
+            total += strength * down.T @ across
+        return total.astype(np.float32)
 
     def _at(self, time: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         centres, radii = self.start.copy(), self.radius.copy()

@@ -17,13 +17,15 @@ from typing import Any
 import av
 import numpy as np
 
+from avrec_spark import columns as c
 from avrec_spark.config import WorldSettings, fingerprint
+from avrec_spark.events import reasons
 from avrec_spark.world import picture, sound
 from avrec_spark.world.factors import Clip, description, draw_clips, title
 from avrec_spark.world.users import FIRST_DAY, PUBLISHING_DAYS, populate, simulate
 
 _MARKER = "world.json"
-_CATALOGUE = ("item_id", "uri", "title", "description", "tags", "channel", "licence", "published_at")
+_CATALOGUE = (c.ITEM_ID, c.URI, c.TITLE, c.DESCRIPTION, c.TAGS, c.CHANNEL, c.LICENCE, c.PUBLISHED_AT)
 # Beside the clips the catalogue lists three things that are wrong in the ways that real ones are.
 BROKEN_ITEMS = ("broken-upload", "not-a-video", "never-arrived")
 
@@ -50,6 +52,8 @@ def render(settings: WorldSettings, folder: Path) -> World:
         said = json.loads(marker.read_text())
         if said["settings"] == wanted:
             return World(folder, settings.clips, settings.users, said["events"])
+        # Written again when all else is: a rendering that breaks off leaves no marker, neither the new nor the old.
+        marker.unlink()
     if (folder / "media").is_dir():
         shutil.rmtree(folder / "media")
     (folder / "media").mkdir(parents=True)
@@ -87,7 +91,7 @@ def encode(clip: Clip, path: Path) -> None:
         video = container.add_stream("libx264", rate=picture.FRAME_RATE)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         video.thread_count = 1
-        video.options = {"preset": "veryfast", "crf": "23", "g": str(picture.FRAME_RATE), "threads": "1"}
+        video.options = {"preset": "superfast", "crf": "23", "g": str(picture.FRAME_RATE), "threads": "1"}
         audio = container.add_stream("aac", rate=sound.SAMPLE_RATE, layout="mono")
         for image in picture.frames(clip):
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
@@ -107,14 +111,14 @@ def _write_catalogue(clips: list[Clip], settings: WorldSettings, folder: Path) -
     published = [FIRST_DAY + timedelta(days=float(generator.uniform(0, PUBLISHING_DAYS))) for _ in clips]
     rows = [
         {
-            "item_id": clip.item_id,
-            "uri": f"media/{clip.item_id}.mp4",
-            "title": title(clip, generator),
-            "description": description(clip, generator),
-            "tags": "portrait;short" if clip.portrait else "landscape;short",
-            "channel": f"channel-{generator.integers(1, 9)}",
-            "licence": "CC0-1.0",
-            "published_at": time.isoformat(timespec="seconds"),
+            c.ITEM_ID: clip.item_id,
+            c.URI: f"media/{clip.item_id}.mp4",
+            c.TITLE: title(clip, generator),
+            c.DESCRIPTION: description(clip, generator),
+            c.TAGS: "portrait;short" if clip.portrait else "landscape;short",
+            c.CHANNEL: f"channel-{generator.integers(1, 9)}",
+            c.LICENCE: "CC0-1.0",
+            c.PUBLISHED_AT: time.isoformat(timespec="seconds"),
         }
         for clip, time in zip(clips, published, strict=True)
     ]
@@ -133,7 +137,7 @@ def _broken_items(clip: Clip, folder: Path) -> Iterable[dict[str, str]]:
     (folder / "media" / "broken-upload.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "media" / "not-a-video.mp4").write_text("Upload the video here, please.\n")
     for item_id in BROKEN_ITEMS:
-        yield {"item_id": item_id, "uri": f"media/{item_id}.mp4", "title": item_id.replace("-", " ").capitalize()}
+        yield {c.ITEM_ID: item_id, c.URI: f"media/{item_id}.mp4", c.TITLE: item_id.replace("-", " ").capitalize()}
 
 
 # -- events ----------------------------------------------------------------------------------------------------------
@@ -163,20 +167,20 @@ def _write_events(clips: list[Clip], published: list[datetime], settings: WorldS
 def _broken_lines(events: list[dict[str, Any]], generator: np.random.Generator) -> dict[str, list[str]]:
     """Lines that must be refused, by the reason for it."""
 
-    def spoilt(count: int, **changes: Any) -> list[str]:
+    def spoilt(count: int, changes: dict[str, Any]) -> list[str]:
         chosen = generator.integers(len(events), size=count)
         return [
-            json.dumps(events[position] | {"event_id": f"x{generator.bytes(6).hex()}"} | changes, ensure_ascii=False)
+            json.dumps(events[position] | {c.EVENT_ID: f"x{generator.bytes(6).hex()}"} | changes, ensure_ascii=False)
             for position in chosen
         ]
 
     return {
-        "broken_record": ['{"user_id": "u1", "item_id": ', "<html>502 Bad Gateway</html>"],
-        "unknown_item": spoilt(5, item_id="deleted-long-ago"),
-        "future_time": spoilt(3, timestamp="2999-01-01T00:00:00Z"),
-        "bad_timestamp": spoilt(2, timestamp="yesterday"),
-        "impossible_watch_time": spoilt(4, watch_seconds=-7.0),
-        "unknown_event_type": spoilt(3, event_type="teleport"),
-        "missing_user": spoilt(2, user_id=None),
-        "duplicate": spoilt(6),
+        reasons.BROKEN_RECORD: ['{"user_id": "u1", "item_id": ', "<html>502 Bad Gateway</html>"],
+        reasons.UNKNOWN_ITEM: spoilt(5, {c.ITEM_ID: "deleted-long-ago"}),
+        reasons.FUTURE_TIME: spoilt(3, {c.TIMESTAMP: "2999-01-01T00:00:00Z"}),
+        reasons.BAD_TIMESTAMP: spoilt(2, {c.TIMESTAMP: "yesterday"}),
+        reasons.IMPOSSIBLE_WATCH_TIME: spoilt(4, {c.WATCH_SECONDS: -7.0}),
+        reasons.UNKNOWN_EVENT_TYPE: spoilt(3, {c.EVENT_TYPE: "teleport"}),
+        reasons.MISSING_USER: spoilt(2, {c.USER_ID: None}),
+        reasons.DUPLICATE: spoilt(6, {}),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avrec_spark import columns as c
 from avrec_spark.config import WorldSettings
 from avrec_spark.world.factors import LEVELS, Clip
 
@@ -17,7 +18,7 @@ PUBLISHING_DAYS, DAYS = 45, 90
 PLATFORMS = ("short_video", "live", "social")
 # How strongly taste, against popularity and chance, decides what a user watches.
 _TASTE = 2.6
-_POPULARITY = 0.7
+_POPULARITY = 1.0
 # So many of a hundred users only skip: they leave traces and no preference.
 _SKIPPERS = 0.02
 
@@ -79,9 +80,9 @@ def simulate(
             liked = population.affinity[user, item] + generator.normal(0, 0.5)
             session = f"s{generator.integers(2**32):08x}"
             events += _traces(user_id, clips[item], moment, -9.0 if skips_only else liked, session, generator)
-    events.sort(key=lambda event: (event["timestamp"], event["user_id"], event["item_id"], event["event_type"]))
+    events.sort(key=lambda event: tuple(event[name] for name in (c.TIMESTAMP, c.USER_ID, c.ITEM_ID, c.EVENT_TYPE)))
     for number, event in enumerate(events):
-        event["event_id"] = f"e{number:07d}"
+        event[c.EVENT_ID] = f"e{number:07d}"
     return events
 
 
@@ -96,20 +97,21 @@ def _traces(
 ) -> list[dict[str, Any]]:
     """What one encounter leaves behind: a skip, or a view and perhaps a like or a share."""
     common = {
-        "user_id": user_id,
-        "item_id": clip.item_id,
-        "platform": str(generator.choice(PLATFORMS)),
-        "session_id": session,
+        c.USER_ID: user_id,
+        c.ITEM_ID: clip.item_id,
+        c.PLATFORM: str(generator.choice(PLATFORMS)),
+        c.SESSION_ID: session,
     }
 
-    def event(kind: str, after: float, **more: Any) -> dict[str, Any]:
+    def event(kind: str, after: float, watched: float | None = None) -> dict[str, Any]:
         time = moment + timedelta(seconds=after)
-        return common | {"event_type": kind, "timestamp": time.isoformat(timespec="milliseconds")} | more
+        seconds = {} if watched is None else {c.WATCH_SECONDS: round(watched, 1)}
+        return common | {c.EVENT_TYPE: kind, c.TIMESTAMP: time.isoformat(timespec="milliseconds")} | seconds
 
     if liked < -0.8:
-        return [event("skip", 0.0, watch_seconds=round(float(generator.uniform(0.2, 1.5)), 1))]
+        return [event("skip", 0.0, float(generator.uniform(0.2, 1.5)))]
     share = float(np.clip(0.55 + 0.3 * liked + generator.normal(0, 0.1), 0.1, 1.0))
-    traces = [event("view", 0.0, watch_seconds=round(clip.seconds * share, 1))]
+    traces = [event("view", 0.0, clip.seconds * share)]
     if generator.random() < 0.25 * (liked > 0.8):
         traces.append(event("like", clip.seconds))
     if generator.random() < 0.08 * (liked > 1.2):

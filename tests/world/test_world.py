@@ -4,11 +4,15 @@ import colorsys
 import csv
 import json
 from collections import Counter
+from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from avrec_spark.config import WorldSettings
+from avrec_spark.config import EventSettings, WorldSettings
+from avrec_spark.events.cleaning import clean
 from avrec_spark.media.decode import decode
 from avrec_spark.media.records import Limits
 from avrec_spark.world import picture, sound
@@ -16,6 +20,7 @@ from avrec_spark.world.factors import LEVELS, PALETTES, PITCHES, TEMPOS, Clip, d
 from avrec_spark.world.render import render
 from avrec_spark.world.users import FIRST_DAY, populate, simulate
 
+LATER = datetime(2026, 11, 1, tzinfo=UTC)
 SMALL = WorldSettings(clips=12, users=40, events_per_user=12)
 
 
@@ -81,6 +86,64 @@ def test_users_watch_more_of_what_they_like():
     assert np.mean(seen["like"]) > np.mean(seen["view"]) > np.mean(seen["skip"])
 
 
+def test_broken_lines_are_refused_for_the_planted_reasons_and_no_others(world12):
+    truth = json.loads((world12 / "truth.json").read_text())
+    frame = pd.DataFrame([_record(line) for line in (world12 / "events.jsonl").read_text().splitlines()])
+    frame = frame.astype({"watch_seconds": "string"}).assign(rating=None)
+    judged = clean(frame, EventSettings(), LATER)
+    accepted = judged[judged["reason"].isna()]
+    with open(world12 / "catalog.csv", encoding="utf-8") as file:
+        unknown = ~accepted["item_id"].isin([row["item_id"] for row in csv.DictReader(file)])
+    refused = Counter(judged["reason"].dropna())
+    refused["unknown_item"] = int(unknown.sum())
+    refused["duplicate"] = int(accepted.duplicated(["user_id", "item_id", "timestamp", "event_type"]).sum())
+    assert refused == truth["broken_lines"]
+
+
+def _record(line):
+    try:
+        return json.loads(line)
+    except ValueError:
+        return {}
+
+
+def test_a_few_users_leave_only_skips_and_so_no_preference():
+    settings = WorldSettings(clips=20, users=400, events_per_user=20)
+    clips = draw_clips(20, seed=3)
+    events = pd.DataFrame(simulate(clips, [FIRST_DAY] * 20, populate(clips, settings), settings))
+    kinds = events.groupby("user_id")["event_type"].agg(set)
+    assert 1 <= (kinds == {"skip"}).sum() <= 20
+
+
+def test_who_knows_the_tastes_ranks_far_better_than_popularity_and_popularity_better_than_chance():
+    settings = WorldSettings()
+    clips = draw_clips(settings.clips, settings.seed)
+    population = populate(clips, settings)
+    items = {one.item_id: number for number, one in enumerate(clips)}
+    users = {user_id: number for number, user_id in enumerate(population.user_ids)}
+    train, held_out = np.zeros((2, len(users), len(items)), bool)
+    # In order of time; a user's last fifth is held out.
+    seen = pd.DataFrame(simulate(clips, [FIRST_DAY] * len(clips), population, settings))
+    seen = seen[seen["event_type"] != "skip"].drop_duplicates(["user_id", "item_id"])
+    for user_id, of_user in seen.groupby("user_id")["item_id"]:
+        chosen = of_user.map(items).to_numpy()
+        first_held_out = int(np.ceil(len(chosen) * 0.8))
+        train[users[user_id], chosen[:first_held_out]] = True
+        held_out[users[user_id], chosen[first_held_out:]] = True
+
+    def ndcg(scores):
+        ranked = np.argsort(-np.where(train, -np.inf, scores), axis=1)[:, :10]
+        gains = np.take_along_axis(held_out, ranked, 1) / np.log2(np.arange(2, 12))
+        ideal = np.cumsum(1 / np.log2(np.arange(2, 12)))
+        relevant = np.minimum(held_out.sum(axis=1), 10)
+        return np.mean(gains.sum(axis=1)[relevant > 0] / ideal[relevant[relevant > 0] - 1])
+
+    popular = ndcg(np.broadcast_to(train.sum(axis=0), train.shape))
+    chance = ndcg(np.random.default_rng(0).random(train.shape))
+    assert ndcg(population.affinity) > 2 * popular
+    assert popular > 1.4 * chance
+
+
 def test_nothing_happens_before_it_was_published(world12):
     with open(world12 / "catalog.csv", encoding="utf-8") as file:
         published = {row["item_id"]: row["published_at"] for row in csv.DictReader(file)}
@@ -109,6 +172,21 @@ def test_a_world_that_is_there_is_left_alone_and_another_one_replaces_it(tmp_pat
     assert (tmp_path / "world.json").stat().st_mtime_ns == marker
     render(tiny.model_copy(update={"clips": 3}), tmp_path)
     assert len(list((tmp_path / "media").glob("*.mp4"))) == 3 + 2
+
+
+def test_a_rendering_that_broke_off_is_begun_again(tmp_path, monkeypatch):
+    tiny = WorldSettings(clips=2, users=5, events_per_user=5)
+    render(tiny, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("avrec_spark.world.render._write_events", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            render(tiny.model_copy(update={"seed": 8}), tmp_path)
+    render(tiny, tmp_path)
+    truth = json.loads((tmp_path / "truth.json").read_text())
+    assert {file.stem for file in (tmp_path / "media").iterdir()} == {
+        *(one["item_id"] for one in truth["clips"]),
+        *("broken-upload", "not-a-video"),
+    }
 
 
 def test_levels_are_drawn_about_evenly():
