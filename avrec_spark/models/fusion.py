@@ -15,14 +15,20 @@ from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.errors import DataError
 from avrec_spark.models.torch_model import TorchRecommender, embedding
 
+# Of the values of an item's vectors: more of it hides what clips have in common.
+_CONTENT_DROPOUT = 0.1
+
 
 class FusionModule(nn.Module):
     """Item vector = id part + Σ_m g_m P_m(x_m).
 
-    P_m projects the vectors of modality m; the gates g are a softmax over the modalities that the item has, of a
-    learned score of its projected content. The id part is absent for items without interactions, and dropped at
-    random in training, so that content has to carry what it can. An item with neither is described by its (zero)
-    content: it ranks by the mean bias.
+    P_m projects the standardised vectors of modality m, through few dimensions (`content_rank`): tastes agree on few
+    properties of content, and a full projection learns the items by heart. The gates g are a softmax over the
+    modalities that the item has, of a learned score of its projected content.
+
+    The id part and the item's bias are absent for items without interactions, and dropped at random in training, so
+    that content carries what it can and a bias of 0 is that of an average item. An item with neither interactions nor
+    content has a zero vector: it ranks as an average item that is nobody's taste.
     """
 
     def __init__(
@@ -30,6 +36,7 @@ class FusionModule(nn.Module):
         training_set: TrainingSet,
         *,
         dimension: int,
+        content_rank: int,
         dropout: float,
         id_dropout: float,
         modality_dropout: float,
@@ -49,7 +56,11 @@ class FusionModule(nn.Module):
             self.register_buffer(f"x_{name}", torch.from_numpy(_standardised(matrix.values, matrix.present)), False)
         self.project = nn.ModuleDict(
             {
-                name: nn.Sequential(nn.Dropout(dropout), nn.Linear(matrix.values.shape[1], dimension))
+                name: nn.Sequential(
+                    nn.Dropout(_CONTENT_DROPOUT),
+                    nn.Linear(matrix.values.shape[1], content_rank, bias=False),
+                    nn.Linear(content_rank, dimension),
+                )
                 for name, matrix in training_set.features.items()
             }
         )
@@ -57,7 +68,6 @@ class FusionModule(nn.Module):
         self.user = embedding(len(training_set.users), dimension)
         self.item = embedding(n_items, dimension)
         self.bias = nn.Parameter(torch.zeros(n_items))
-        self.content_bias = nn.Linear(dimension, 1)
         self.dropout = nn.Dropout(dropout)
 
     def user_vectors(self, users: Tensor) -> Tensor:
@@ -69,8 +79,7 @@ class FusionModule(nn.Module):
         with_id = self.get_buffer("warm")[items].float()
         if self.training:
             with_id = with_id * (torch.rand(len(items)) >= self.id_dropout)
-        bias = self.bias[items] * with_id + self.content_bias(content).squeeze(1)
-        return content + self.item(items) * with_id[:, None], bias
+        return content + self.item(items) * with_id[:, None], self.bias[items] * with_id
 
     def content(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """(content vectors float32[n, d], gates float32[n, modalities]); the gate of an absent modality is 0."""
@@ -79,7 +88,9 @@ class FusionModule(nn.Module):
             kept = present & (torch.rand(present.shape) >= self.modality_dropout)
             # Dropping must not leave an item without any modality.
             present = torch.where(kept.any(dim=1, keepdim=True), kept, present)
-        projected = torch.stack([self.project[name](self.get_buffer(f"x_{name}")[items]) for name in self.modalities], 1)
+        projected = torch.stack(
+            [self.project[name](self.get_buffer(f"x_{name}")[items]) for name in self.modalities], 1
+        )
         scores = torch.cat([self.gate[name](projected[:, m]) for m, name in enumerate(self.modalities)], dim=1)
         # An item without any modality has a row of -inf, whose softmax is NaN: its gates are 0.
         gates = torch.nan_to_num(torch.softmax(scores.masked_fill(~present, -torch.inf), dim=1))
@@ -91,23 +102,25 @@ class Fusion(TorchRecommender):
 
     name = "fusion"
     factory = FusionModule
-    module_parameters = ("dimension", "dropout", "id_dropout", "modality_dropout")
+    module_parameters = ("dimension", "content_rank", "dropout", "id_dropout", "modality_dropout")
 
     def __init__(
         self,
         *,
-        dimension: int = 64,
+        dimension: int = 32,
+        content_rank: int = 32,
         dropout: float = 0.3,
-        id_dropout: float = 0.3,
+        id_dropout: float = 0.2,
         modality_dropout: float = 0.2,
         epochs: int = 40,
-        batch_size: int = 1024,
+        batch_size: int = 512,
         learning_rate: float = 0.01,
-        weight_decay: float = 0.1,
-        patience: int = 4,
+        weight_decay: float = 0.5,
+        patience: int = 5,
         seed: int = 42,
     ) -> None:
         self.dimension = dimension
+        self.content_rank = content_rank
         self.dropout = dropout
         self.id_dropout = id_dropout
         self.modality_dropout = modality_dropout

@@ -55,7 +55,7 @@ class MatrixFactorisation(TorchRecommender):
         batch_size: int = 1024,
         learning_rate: float = 0.01,
         weight_decay: float = 0.1,
-        patience: int = 4,
+        patience: int = 5,
         seed: int = 42,
     ) -> None:
         self.dimension = dimension

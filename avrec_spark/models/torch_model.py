@@ -59,5 +59,3 @@ def embedding(rows: int, dimension: int, scale: float = 0.1) -> nn.Embedding:
     table = nn.Embedding(max(rows, 1), dimension)
     nn.init.normal_(table.weight, std=scale)
     return table
-
-
