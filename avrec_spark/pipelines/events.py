@@ -27,7 +27,7 @@ REQUIRED = (c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP)
 OPTIONAL = (c.EVENT_ID, c.WATCH_SECONDS, c.RATING, c.PLATFORM, c.SESSION_ID)
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 _CORRUPT = "_corrupt_record"
-_ID_OF = {c.USER_ID: "string", c.ITEM_ID: "string"}
+_IDS = (c.USER_ID, c.ITEM_ID)
 
 
 def run(context: Context) -> Counts:
@@ -158,7 +158,7 @@ def _column(frame: DataFrame, theirs: str, ours: str) -> Column:
     if theirs not in frame.columns:
         return F.lit(None).cast("string").alias(ours)
     column = F.col(f"`{theirs}`")
-    if ours in _ID_OF and isinstance(frame.schema[theirs].dataType, IntegralType):
+    if ours in _IDS and isinstance(frame.schema[theirs].dataType, IntegralType):
         return column.cast("bigint").alias(ours)
     return column.cast("string").alias(ours)
 
@@ -182,7 +182,12 @@ def _judge(context: Context, bronze: DataFrame) -> DataFrame:
     schema = {name: types[name] for name in kept}
     schema |= {c.TIMESTAMP: "timestamp", c.WEIGHT: "double", c.REASON: "string", c.DETAIL: "string"}
     names = list(schema)
-    judged = bronze.mapInPandas(kernel, ", ".join(f"`{name}` {kind}" for name, kind in schema.items()))
+    # pandas holds integers beside nulls as floats, which cannot tell large ids apart: ids pass the kernel as text.
+    ids = {name: types[name] for name in _IDS}
+    schema |= dict.fromkeys(ids, "string")
+    as_text = bronze.withColumns({name: F.col(name).cast("string") for name in ids})
+    judged = as_text.mapInPandas(kernel, ", ".join(f"`{name}` {kind}" for name, kind in schema.items()))
+    judged = judged.withColumns({name: F.col(name).cast(kind) for name, kind in ids.items()})
     return _without_duplicates(_of_known_items(context, judged))
 
 

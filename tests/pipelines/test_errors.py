@@ -127,12 +127,20 @@ def test_events_of_which_none_is_usable_end_the_job_with_202(spark, tmp_path):
     assert (manifest["status"], manifest["exit_code"]) == ("failed", 202)
 
 
-def test_integer_ids_stay_integers(spark, tmp_path):
-    source = write_events(tmp_path / "events.jsonl", GOOD | {"user_id": 7, "item_id": 9})
+def test_integer_ids_stay_the_integers_that_they_are(spark, tmp_path):
+    large = 2**53 + 1
+    source = write_events(
+        tmp_path / "events.jsonl",
+        GOOD | {"user_id": large, "item_id": 9},
+        GOOD | {"user_id": None, "item_id": 9},
+    )
     mine = settings(tmp_path, source)
     runner.run(["events"], mine, "r")
-    types = dict(Lakehouse(spark, mine.lakehouse.root).read(tables.INTERACTIONS).dtypes)
+    interactions = Lakehouse(spark, mine.lakehouse.root).read(tables.INTERACTIONS)
+    types = dict(interactions.dtypes)
     assert (types["user_id"], types["item_id"]) == ("bigint", "bigint")
+    # A float could not hold it, as pandas would beside the null.
+    assert [row["user_id"] for row in interactions.collect()] == [large]
 
 
 def test_the_order_of_the_files_and_a_replay_change_nothing(spark, tmp_path):
