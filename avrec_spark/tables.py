@@ -34,6 +34,9 @@ class Table:
         return f"{self.layer}.{self.name}"
 
 
+# The catalogue's word on a file: there, named by a list and not there, or there in an earlier run.
+PRESENT, MISSING, GONE = "present", "missing", "gone"
+
 CATALOG = Table(
     "bronze",
     "catalog",
@@ -49,7 +52,6 @@ CATALOG = Table(
         c.CHANNEL: "string",
         c.LICENCE: "string",
         c.PUBLISHED_AT: "timestamp",
-        # present, missing (the list names a file that is not there) or gone (it was there in an earlier run).
         c.STATUS: "string",
     },
     key=(c.ITEM_ID,),

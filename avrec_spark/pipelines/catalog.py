@@ -29,7 +29,6 @@ from avrec_spark.media.source import local_path
 from avrec_spark.pipelines import sources
 from avrec_spark.pipelines.job import Context, Counts, Job
 
-PRESENT, MISSING, GONE = "present", "missing", "gone"
 _LISTED = "uri string, relative string, item_id string, title string"
 
 
@@ -43,7 +42,7 @@ def run(context: Context) -> Counts:
     quarantined = context.quarantine(refused)
 
     catalog = _with_files(context, listed).persist()
-    new, missing = catalog.count(), catalog.where(F.col(c.STATUS) == MISSING).count()
+    new, missing = catalog.count(), catalog.where(F.col(c.STATUS) == tables.MISSING).count()
     gone = _gone(context, catalog).persist()
     counts = {"rows_in": new + quarantined, "rows_out": new, "quarantined": quarantined}
     counts |= {"missing": missing, "gone": gone.count()}
@@ -133,7 +132,7 @@ def _uuid5(relative: str | None) -> str | None:
 
 def _with_files(context: Context, listed: DataFrame) -> DataFrame:
     """Adds size, modification time, content hash and whether the file is there; unchanged files are not read again."""
-    before = context.lakehouse.read_or_empty(tables.CATALOG).where(F.col(c.STATUS) == PRESENT)
+    before = context.lakehouse.read_or_empty(tables.CATALOG).where(F.col(c.STATUS) == tables.PRESENT)
     before = before.select(
         F.col(c.URI),
         F.col(c.SIZE).alias("old_size"),
@@ -162,14 +161,14 @@ def _stat_one(
         path = local_path(uri)
         found = os.stat(path)
     except (OSError, Refusal):
-        return uri, None, None, None, MISSING
+        return uri, None, None, None, tables.MISSING
     modified_at = datetime.fromtimestamp(found.st_mtime_ns // 1000 / 1e6, UTC)
     same_time = old_modified_at is not None and old_modified_at.tz_localize("UTC") == modified_at
     unchanged = old_hash and old_size == found.st_size and same_time
     # A pipe must not be read, and what cannot be read has no hash; the features job says what is wrong with either.
     readable = stat.S_ISREG(found.st_mode) and os.access(path, os.R_OK)
     hashed = old_hash if unchanged else content_hash(path) if readable else None
-    return uri, found.st_size, modified_at, hashed, PRESENT
+    return uri, found.st_size, modified_at, hashed, tables.PRESENT
 
 
 def _gone(context: Context, catalog: DataFrame) -> DataFrame:
@@ -177,7 +176,7 @@ def _gone(context: Context, catalog: DataFrame) -> DataFrame:
     if not context.lakehouse.exists(tables.CATALOG):
         return catalog.limit(0)
     before = context.lakehouse.read(tables.CATALOG)
-    return before.join(catalog.select(c.ITEM_ID), c.ITEM_ID, "left_anti").withColumn(c.STATUS, F.lit(GONE))
+    return before.join(catalog.select(c.ITEM_ID), c.ITEM_ID, "left_anti").withColumn(c.STATUS, F.lit(tables.GONE))
 
 
 def _items(catalog: DataFrame) -> DataFrame:

@@ -25,7 +25,6 @@ from avrec_spark.encoders.port import Encoder, pooled
 from avrec_spark.media.cost import estimate_seconds
 from avrec_spark.media.records import DecodedMedia, Limits
 from avrec_spark.media.watchdog import Decoder
-from avrec_spark.pipelines.catalog import GONE, MISSING
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.tables import Table
 
@@ -69,9 +68,11 @@ def run(context: Context) -> Counts:
 
 
 def _items(context: Context) -> DataFrame:
-    catalog = context.lakehouse.read(tables.CATALOG).where(F.col(c.STATUS) != GONE)
+    catalog = context.lakehouse.read(tables.CATALOG).where(F.col(c.STATUS) != tables.GONE)
     work = F.coalesce(c.CONTENT_HASH, F.concat(F.lit("uri:"), c.URI))
-    return catalog.select(c.ITEM_ID, c.URI, c.SIZE, work.alias(_WORK), (F.col(c.STATUS) == MISSING).alias(_LACKING))
+    return catalog.select(
+        c.ITEM_ID, c.URI, c.SIZE, work.alias(_WORK), (F.col(c.STATUS) == tables.MISSING).alias(_LACKING)
+    )
 
 
 # -- media -----------------------------------------------------------------------------------------------------------

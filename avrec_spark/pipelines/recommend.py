@@ -10,10 +10,9 @@ from avrec_spark import tables
 from avrec_spark.errors import DataError
 from avrec_spark.models.base import Recommender
 from avrec_spark.pipelines.job import Context, Counts, Job
+from avrec_spark.pipelines.preferences import preferences
 from avrec_spark.pipelines.scoring import recommend_in_spark
-from avrec_spark.pipelines.snapshot import preferences
-
-POPULAR = "popular: nothing is known about this user's taste yet"
+from avrec_spark.recommend.reasons import POPULAR
 
 
 def run(context: Context) -> Counts:

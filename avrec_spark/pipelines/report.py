@@ -12,9 +12,8 @@ from pyspark.sql import functions as F
 import avrec_spark
 from avrec_spark import columns as c
 from avrec_spark import tables
-from avrec_spark.pipelines.catalog import GONE
 from avrec_spark.pipelines.job import Context, Counts, Job
-from avrec_spark.pipelines.recommend import POPULAR
+from avrec_spark.recommend.reasons import POPULAR
 from avrec_spark.report.data import Clip, ReportData, Shown, UserStory
 from avrec_spark.report.page import render
 
@@ -158,7 +157,7 @@ class _Collector:
     # -- clips -------------------------------------------------------------------------------------------------------
 
     def _current_items(self) -> DataFrame:
-        return self._rows(tables.CATALOG).where(F.col(c.STATUS) != GONE)
+        return self._rows(tables.CATALOG).where(F.col(c.STATUS) != tables.GONE)
 
     def _catalogue(self) -> list[Any]:
         """Ids of the items on the contact sheet: what went wrong first, then in an order that says nothing."""

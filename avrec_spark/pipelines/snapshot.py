@@ -20,6 +20,7 @@ from avrec_spark.dataset.index import IdIndex
 from avrec_spark.dataset.splits import TEST, TRAIN, VALIDATION, split_users
 from avrec_spark.errors import DataError
 from avrec_spark.pipelines.job import Context, Counts, Job
+from avrec_spark.pipelines.preferences import preferences
 
 _USERS_A_GROUP = 10_000
 
@@ -68,15 +69,6 @@ def run(context: Context) -> Counts:
     return {"rows_in": sum(rows.values()), "rows_out": sum(rows.values()), "users": len(users), "items": len(items)} | {
         f"{name}_rows": count for name, count in rows.items()
     }
-
-
-def preferences(interactions: DataFrame) -> DataFrame:
-    """One row a user and item that has a preference: the summed weight and the latest time."""
-    return (
-        interactions.where(F.col(c.WEIGHT) > 0)
-        .groupBy(c.USER_ID, c.ITEM_ID)
-        .agg(F.sum(c.WEIGHT).alias(c.WEIGHT), F.max(c.TIMESTAMP).alias(c.TIMESTAMP))
-    )
 
 
 def _features(context: Context) -> DataFrame:

@@ -15,7 +15,7 @@ from avrec_spark.errors import RunConflictError
 from avrec_spark.evaluation import executors
 from avrec_spark.models.base import Recommender
 from avrec_spark.pipelines import runner
-from avrec_spark.pipelines.recommend import POPULAR
+from avrec_spark.recommend.reasons import POPULAR
 
 
 def truth(daily):
