@@ -78,6 +78,8 @@ def test_the_whole_dag_runs_through_spark_submit(
             f"catalog.source={world12 / 'catalog.csv'}",
             f"events.source={world12 / 'events.jsonl'}",
             f"lakehouse.root={root}",
+            # One model of each kind is enough here; the cluster's test trains all of them.
+            "train.models=[popular, ease, fusion]",
         ],
     }
     airflow = REPOSITORY / ".venv-airflow" / "bin" / "airflow"
