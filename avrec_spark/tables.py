@@ -36,6 +36,8 @@ class Table:
 
 # The catalogue's word on a file: there, named by a list and not there, or there in an earlier run.
 PRESENT, MISSING, GONE = "present", "missing", "gone"
+# The media statuses of items that something could be decoded of.
+USABLE = ("ok", "partial")
 
 CATALOG = Table(
     "bronze",

@@ -28,7 +28,6 @@ from avrec_spark.media.watchdog import Decoder
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.tables import Table
 
-USABLE = ("ok", "partial")
 TEXT = "text"
 # What identifies a decode: the content where it could be read, else the URI.
 _WORK = "work"
@@ -198,7 +197,7 @@ def _encode(work: str, media: DecodedMedia, encoder: Encoder) -> tuple[dict[str,
         c.VECTOR: None,
         c.FRAMES_DECODED: media.frames_decoded,
         c.SECONDS_DECODED: media.seconds_decoded,
-        c.STATUS: "absent" if media.status in USABLE else media.status,
+        c.STATUS: "absent" if media.status in tables.USABLE else media.status,
     }
     signal = media.frames if encoder.modality == "visual" else media.audio
     if len(signal) == 0:
@@ -309,7 +308,7 @@ def _text_kernel(settings: FeatureSettings, name: str):  # type: ignore[no-untyp
 
 def _refused(context: Context, items: DataFrame) -> DataFrame:
     """Every item of the catalogue that no features could be made of, with the reason."""
-    media = context.lakehouse.read(tables.MEDIA).where(~F.col(c.STATUS).isin(*USABLE))
+    media = context.lakehouse.read(tables.MEDIA).where(~F.col(c.STATUS).isin(*tables.USABLE))
     return media.join(items.select(c.ITEM_ID, c.URI), c.ITEM_ID).select(
         F.lit("media").alias(c.SOURCE),
         F.col(c.ITEM_ID).cast("string").alias(c.KEY),

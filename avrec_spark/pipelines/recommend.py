@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -50,7 +54,7 @@ def _lists(context: Context, recommender: Recommender, users: DataFrame, seen: D
     tasks = max(slots, -(-count // context.settings.recommend.users_per_task))
     most = seen.groupBy(c.USER_ID).count().agg(F.max("count")).first()
     extra = int(most[0]) if most is not None and most[0] is not None else 0
-    lists = recommend_in_spark(recommender, users, k + extra, tasks, with_reasons=True)
+    lists = recommend_in_spark(recommender, users, k + extra, tasks, True, _servable(context))
     unseen = lists.join(seen.select(c.USER_ID, c.ITEM_ID), [c.USER_ID, c.ITEM_ID], "left_anti")
     ranked = unseen.withColumn(c.RANK, F.expr(f"row_number() OVER (PARTITION BY {c.USER_ID} ORDER BY {c.RANK})"))
     titles = context.lakehouse.read_or_empty(tables.ITEMS).select(F.col(c.ITEM_ID).alias(c.BECAUSE), c.TITLE)
@@ -60,9 +64,19 @@ def _lists(context: Context, recommender: Recommender, users: DataFrame, seen: D
     return ranked.withColumn(c.REASONS, F.array(reason))
 
 
+def _servable(context: Context) -> NDArray[Any] | None:
+    """Ids of the items that can be shown: still in the catalogue, and decodable; None where there is no catalogue."""
+    if not context.lakehouse.exists(tables.MEDIA):
+        return None
+    present = context.lakehouse.read(tables.CATALOG).where(F.col(c.STATUS) == tables.PRESENT)
+    usable = context.lakehouse.read(tables.MEDIA).where(F.col(c.STATUS).isin(*tables.USABLE))
+    ids = present.join(usable.select(c.ITEM_ID), c.ITEM_ID, "left_semi").select(c.ITEM_ID)
+    return np.asarray(ids.toPandas()[c.ITEM_ID])
+
+
 JOB = Job(
     name="recommend",
     run=run,
     sections=("recommend", "promote"),
-    reads=(tables.INTERACTIONS, tables.METRICS),
+    reads=(tables.INTERACTIONS, tables.METRICS, tables.CATALOG, tables.MEDIA),
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
 from avrec_spark import columns as c
@@ -12,12 +14,17 @@ from avrec_spark.models.base import Recommender
 
 
 def recommend_in_spark(
-    recommender: Recommender, users: DataFrame, k: int, tasks: int, with_reasons: bool = False
+    recommender: Recommender,
+    users: DataFrame,
+    k: int,
+    tasks: int,
+    with_reasons: bool = False,
+    candidates: NDArray[Any] | None = None,
 ) -> DataFrame:
     """Top k for each row of `users` (one column, user_id): user_id, item_id, rank, score, because.
 
     `because` is the item of the user's history that speaks most for the recommendation; null for users without one,
-    and everywhere unless `with_reasons`.
+    and everywhere unless `with_reasons`. `candidates` are the ids of the items to choose from; None: all.
     """
     model = users.sparkSession.sparkContext.broadcast(recommender)
     user_type = dict(users.dtypes)[c.USER_ID]
@@ -26,7 +33,7 @@ def recommend_in_spark(
 
     def kernel(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
         for batch in batches:
-            lists = model.value.recommend(batch[c.USER_ID].to_numpy(), k)
+            lists = model.value.recommend(batch[c.USER_ID].to_numpy(), k, candidates=candidates)
             pairs = lists[c.USER_ID].to_numpy(), lists[c.ITEM_ID].to_numpy()
             lists[c.BECAUSE] = model.value.because(*pairs) if with_reasons else None
             yield lists[names]

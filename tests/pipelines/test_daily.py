@@ -146,6 +146,10 @@ def test_every_user_is_recommended_unseen_items_with_a_reason(daily):
         assert ranks.tolist() == list(range(1, len(ranks) + 1))
 
 
+def test_what_cannot_be_played_is_not_recommended(daily):
+    assert not set(daily.rows(tables.RECOMMENDATIONS)["item_id"]) & set(truth(daily)["broken_items"])
+
+
 def test_a_user_without_history_gets_the_popular_list(daily):
     seen = daily.rows(tables.INTERACTIONS).groupby("user_id")["weight"].max()
     strangers = seen[seen == 0].index
