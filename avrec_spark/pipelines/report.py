@@ -189,7 +189,7 @@ class _Collector:
                 title=row[c.TITLE] or str(row[c.ITEM_ID]),
                 thumbnail=bytes(row[c.THUMBNAIL]) if row[c.THUMBNAIL] is not None else None,
                 duration=row[c.DURATION],
-                status=row[c.STATUS] or "ok",
+                status=row[c.STATUS] or "not decoded",
                 reason=row[c.REASON],
             )
             for row in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from typing import Any
 
 import jinja2
@@ -11,6 +12,7 @@ import pandas as pd
 from avrec_spark.report import charts
 from avrec_spark.report.data import ReportData
 
+MISSING = "–"
 _MAIN_METRICS = ("ndcg", "recall", "precision", "map", "mrr", "hit-rate", "coverage")
 
 
@@ -23,44 +25,55 @@ def render(data: ReportData) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"count": count, "seconds": seconds, "share": share, "jpeg": jpeg}
+    environment.filters |= {"count": count, "seconds": seconds, "share": share, "figure": figure, "jpeg": jpeg}
+    spent = data.jobs["seconds"].fillna(0.0) if len(data.jobs) else pd.Series([0.0])
     return environment.get_template("report.html").render(
         data=data,
         curves=_curves(data.curves),
         tables=[_metric_table(data.metrics, split) for split in ("test", "validation")],
-        jobs=data.jobs.to_dict("records"),
-        longest=max(data.jobs["seconds"], default=1) or 1,
-        quarantine=data.quarantine.to_dict("records"),
-        coverage=data.coverage.to_dict("records"),
+        jobs=_records(data.jobs),
+        longest=float(spent.max()) or 1.0,
+        spent=float(spent.sum()),
+        quarantine=_records(data.quarantine),
+        coverage=_records(data.coverage),
     )
 
 
-def count(number: float) -> str:
+def count(number: float | None) -> str:
     """
-    >>> count(29639)
-    '29,639'
+    >>> count(29639), count(None)
+    ('29,639', '–')
     """
-    return f"{number:,.0f}"
+    return MISSING if _missing(number) else f"{number:,.0f}"
 
 
-def seconds(value: float) -> str:
+def seconds(value: float | None) -> str:
     """
-    >>> seconds(7.26), seconds(754), seconds(9030)
-    ('7.3 s', '12 min 34 s', '2 h 30 min')
+    >>> seconds(7.26), seconds(59.96), seconds(754), seconds(9030), seconds(None)
+    ('7.3 s', '1 min 0 s', '12 min 34 s', '2 h 30 min', '–')
     """
-    if value < 60:
+    if value is None or _missing(value):
+        return MISSING
+    if round(value, 1) < 60:
         return f"{value:.1f} s"
-    if value < 3600:
-        return f"{int(value // 60)} min {int(value % 60)} s"
-    return f"{int(value // 3600)} h {int(value % 3600 // 60)} min"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def share(value: float) -> str:
+def share(value: float | None) -> str:
     """
-    >>> share(0.9756)
-    '98 %'
+    >>> share(0.9756), share(float("nan"))
+    ('98 %', '–')
     """
-    return f"{value:.0%}".replace("%", " %")
+    return MISSING if _missing(value) else f"{value:.0%}".replace("%", " %")
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """
+    >>> figure(0.26184), figure(0.26184, 3), figure(None)
+    ('0.2618', '0.262', '–')
+    """
+    return MISSING if _missing(value) else f"{value:.{digits}f}"
 
 
 def jpeg(image: bytes) -> str:
@@ -79,21 +92,31 @@ def _curves(curves: pd.DataFrame) -> list[tuple[str, Any]]:
         }
         caption = metric.replace("_at_", "@").replace("_", " ").capitalize()
         drawn.append((caption, charts.lines(series, "epoch", caption)))
-    return drawn
+    return [(caption, chart) for caption, chart in drawn if chart]
 
 
 def _metric_table(metrics: pd.DataFrame, split: str) -> dict[str, Any]:
-    """Models as rows, metrics as columns, best first by the first metric; the best of each column is marked."""
+    """Models as rows, metrics as columns, best first by the first metric; the best of each column is marked.
+
+    A model that lacks a metric, or has one that is not a number, keeps its row.
+    """
     rows = metrics[metrics["split"] == split]
     names = sorted(rows["metric"].unique(), key=_order)
     columns = [name for name in names if name.split("@")[-1] == _first_cutoff(names)]
-    figures = {(row["model"], row["metric"]): row for row in rows[rows["metric"].isin(columns)].to_dict("records")}
+    chosen = rows[rows["metric"].isin(columns) & rows["mean"].notna()]
+    figures = {(row["model"], row["metric"]): row for row in chosen.to_dict("records")}
+    best = chosen.groupby("metric")["mean"].max().to_dict()
     lead = columns[0] if columns else ""
-    models = sorted(rows["model"].unique(), key=lambda model: -figures[model, lead]["mean"] if lead else 0)
-    best = {name: max(figures[model, name]["mean"] for model in models) for name in columns}
+    leading = {model: figures.get((model, lead), {}).get("mean", -math.inf) for model in rows["model"].unique()}
     reference = figures.get(("popular", lead), {}).get("mean")
-    return {"split": split, "columns": columns, "models": models, "figures": figures, "best": best, "lead": lead} | {
-        "reference": reference
+    return {
+        "split": split,
+        "columns": columns,
+        "models": sorted(leading, key=lambda model: (-leading[model], model)),
+        "figures": figures,
+        "best": best,
+        "lead": lead,
+        "reference": reference,
     }
 
 
@@ -104,3 +127,13 @@ def _order(name: str) -> tuple[int, int]:
 
 def _first_cutoff(names: list[str]) -> str:
     return names[0].split("@")[-1] if names else ""
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for the template; what is missing is None, whatever pandas calls it."""
+    rows = frame.to_dict("records")
+    return [{str(name): None if _missing(value) else value for name, value in row.items()} for row in rows]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import re
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -125,3 +127,67 @@ def test_a_chart_describes_itself_and_labels_every_line():
     ]
     assert abs(heights[0] - heights[1]) >= 14
     assert charts.lines({}, "epoch", "Loss") == ""
+
+
+def with_first_row(frame, **values):
+    """A copy whose first row has other values; None and NaN stay as they are."""
+    changed = frame.astype(object)
+    for name, value in values.items():
+        changed.at[0, name] = value
+    return changed
+
+
+NAN = float("nan")
+GAPS = {
+    "a refusal without an example": {"quarantine": with_first_row(full().quarantine, example=None, detail=None)},
+    "a job without a time": {"jobs": with_first_row(full().jobs, seconds=NAN).astype({"seconds": float})},
+    "a feature without a width": {"coverage": with_first_row(full().coverage, dimension=None, share=NAN)},
+    "a metric that is not a number": {"metrics": with_first_row(full().metrics, mean=NAN).astype({"mean": float})},
+    "a gate that is not a number": {"gates": {"visual": NAN}},
+    "a neighbour without a similarity": {"neighbours": [(Clip("a", "A"), {"visual": [Shown(Clip("b", "B"))]})]},
+}
+
+
+@pytest.mark.parametrize("gap", GAPS.values(), ids=GAPS.keys())
+def test_a_value_that_is_missing_becomes_a_dash_and_never_breaks_the_page(gap):
+    page = render(dataclasses.replace(full(), **gap))
+    shown = re.sub(r"<style>.*</style>|<[^>]+>", " ", page, flags=re.DOTALL)
+    assert not re.search(r"\b(nan|None)\b", shown)
+    assert not re.search(r"width:nan|nan,|,nan", page)
+
+
+def test_a_model_that_lacks_a_metric_keeps_its_row():
+    lacking = pd.DataFrame([("als", "test", "recall@10", 0.5, 0.4, 0.6)], columns=full().metrics.columns)
+    page = " ".join(render(dataclasses.replace(full(), metrics=pd.concat([full().metrics, lacking]))).split())
+    assert page.index('scope="row">popular') < page.index('scope="row">als')
+    assert '<td class="n">–</td>' in page
+
+
+def test_a_run_of_media_alone_shows_its_media_and_says_what_is_not_there():
+    nothing = ReportData(run_id="").metrics
+    media = dataclasses.replace(
+        full(), events_in=0, interactions=0, users=0, champion=None, stories=(), metrics=nothing
+    )
+    page = render(media)
+    assert "坏文件" in page
+    assert "This run read no behaviour." in page
+    assert "No model was evaluated in this run." in page
+
+
+def test_a_loss_that_is_not_finite_is_left_out_of_the_chart():
+    chart = charts.lines({"mf": [(1, 3.0), (2, NAN), (3, float("inf"))], "lost": [(1, NAN)]}, "epoch", "Loss")
+    assert "mf ends at 3" in chart
+    assert not re.search(r"\b(nan|inf|lost)\b", chart)
+    assert charts.lines({"lost": [(1, NAN)]}, "epoch", "Loss") == ""
+
+
+def test_labels_of_many_lines_stay_inside_the_chart():
+    chart = charts.lines({f"m{number}": [(1, 3.0), (2, 1.0)] for number in range(8)}, "epoch", "Loss")
+    height = float(re.search(r'viewBox="0 0 \d+ (\d+)"', chart)[1])
+    labels = [float(found) for found in re.findall(r'class="label[^>]* y="([-0-9.]+)"', chart)]
+    assert len(labels) == 8
+    assert all(0 < label < height for label in labels)
+
+
+def test_a_job_shows_its_rows_in():
+    assert "rows in 2" in render(full())
