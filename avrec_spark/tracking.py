@@ -138,17 +138,20 @@ class Tracking:
         self,
         mlflow_id: str,
         name: str,
-        python_model: mlflow.pyfunc.PythonModel,
+        code: Path,
         folder: Path,
         signature: ModelSignature,
         example: pd.DataFrame,
         requirements: Sequence[str],
     ) -> str:
-        """Store a packaged model under a job's run, after it has answered the example; returns its URI."""
+        """Store a packaged model under a job's run, after it has answered the example; returns its URI.
+
+        `code` is the program that loads it (MLflow's models from code), `folder` what it loads.
+        """
         with mlflow.start_run(run_id=mlflow_id):
             info = mlflow.pyfunc.log_model(
                 name=name,
-                python_model=python_model,
+                python_model=str(code),
                 artifacts={"model": folder.as_uri()},
                 signature=signature,
                 input_example=example,

@@ -2,7 +2,9 @@
 # MAGIC %md
 # MAGIC # avrec_spark in ten minutes
 # MAGIC From raw clips and behaviour to evaluated recommendations. On a cluster this notebook uses the session that is
-# MAGIC already there; elsewhere it starts an embedded one. Set the widget `root` to where the tables shall lie.
+# MAGIC already there; elsewhere it starts an embedded one. `root` says where the tables shall lie (on a cluster, a path
+# MAGIC that all machines see), `config` names a settings file. Both are widgets on Databricks; elsewhere they are the
+# MAGIC environment's `AVREC_NOTEBOOK_ROOT` and `AVREC_NOTEBOOK_CONFIG`.
 
 # COMMAND ----------
 
@@ -13,8 +15,16 @@ from avrec_spark import config, session, tables
 from avrec_spark.lakehouse import Lakehouse
 from avrec_spark.pipelines import runner
 
-ROOT = os.environ.get("AVREC_NOTEBOOK_ROOT", "lakehouse/quickstart")
-CONFIG = os.environ.get("AVREC_NOTEBOOK_CONFIG", "conf/demo.yaml")
+
+def parameter(name: str, default: str) -> str:
+    if "dbutils" in globals():
+        dbutils.widgets.text(name, default)
+        return dbutils.widgets.get(name)
+    return os.environ.get(f"AVREC_NOTEBOOK_{name.upper()}", default)
+
+
+ROOT = parameter("root", "lakehouse/quickstart")
+CONFIG = parameter("config", "conf/demo.yaml")
 
 # COMMAND ----------
 

@@ -25,8 +25,8 @@ def run(context: Context) -> Counts:
     rows: list[tuple[str, str, str, str, float, float, float]] = []
     for model in models:
         recommender = Recommender.load(context.tracking.download(model[c.MODEL_URI]) / "artifacts" / "model")
-        for split in (VALIDATION, TEST):
-            metrics = _evaluate(context, recommender, _path(context, model[c.SNAPSHOT_ID]), split)
+        measured = _evaluate(context, recommender, _path(context, model[c.SNAPSHOT_ID]))
+        for split, metrics in measured.items():
             rows += [
                 (context.run_id, model[c.MODEL], split, name, value[c.MEAN], value[c.LOW], value[c.HIGH])
                 for name, value in metrics.items()
@@ -44,16 +44,28 @@ def _path(context: Context, snapshot_id: str) -> str:
     return str(row["path"])
 
 
-def _evaluate(context: Context, recommender: Recommender, path: str, split: str) -> Metrics:
+def _evaluate(context: Context, recommender: Recommender, path: str) -> dict[str, Metrics]:
+    """The figures of each part. A user's list is the same for both: only train items are left out of it."""
     settings = context.settings.evaluate
-    truth = _part(context, path, split).persist()
-    users = truth.select(c.USER_ID).distinct()
-    lists = recommend_in_spark(recommender, users, max(settings.ks), context.spark.sparkContext.defaultParallelism)
-    lists = lists.select(*c.RECOMMENDATIONS)
     executor = executors.create(settings.executor)
-    # The numpy executor holds lists and truth on the driver: it is for catalogues of one machine.
-    inputs = (lists.toPandas(), truth.toPandas()) if settings.executor == "numpy" else (lists, truth)
-    return executor(*inputs, settings.ks, n_items=len(recommender.items), bootstrap=settings.bootstrap_samples)
+    truths = {split: _part(context, path, split).persist() for split in (VALIDATION, TEST)}
+    users = truths[VALIDATION].union(truths[TEST]).select(c.USER_ID).distinct()
+    lists = recommend_in_spark(recommender, users, max(settings.ks), context.spark.sparkContext.defaultParallelism)
+    lists = lists.select(*c.RECOMMENDATIONS).persist()
+    try:
+        return {
+            # The numpy executor holds lists and truth on the driver: it is for catalogues of one machine.
+            split: executor(
+                *((lists.toPandas(), truth.toPandas()) if settings.executor == "numpy" else (lists, truth)),
+                settings.ks,
+                n_items=len(recommender.items),
+                bootstrap=settings.bootstrap_samples,
+            )
+            for split, truth in truths.items()
+        }
+    finally:
+        for frame in (lists, *truths.values()):
+            frame.unpersist()
 
 
 def _part(context: Context, path: str, split: str) -> DataFrame:

@@ -9,10 +9,10 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-import avrec_spark
 from avrec_spark import columns as c
 from avrec_spark import tables
 from avrec_spark.pipelines.job import Context, Counts, Job
+from avrec_spark.provenance import code_version
 from avrec_spark.recommend.reasons import POPULAR
 from avrec_spark.report.data import Clip, ReportData, Shown, UserStory
 from avrec_spark.report.page import render
@@ -21,6 +21,7 @@ _SHOWN_ITEMS = 6
 _SHOWN_NEIGHBOURS = 4
 _MAX_GROUPS = 50
 _EXAMPLE = "example"
+_ITEMS = "items"
 
 
 def run(context: Context) -> Counts:
@@ -52,7 +53,7 @@ class _Collector:
             run_id=self.context.run_id,
             started=jobs[c.RECORDED_AT].min() if len(jobs) else None,
             finished=jobs[c.RECORDED_AT].max() if len(jobs) else None,
-            code_version=avrec_spark.__version__,
+            code_version="{code_version} · {code_commit}".format(**code_version()),
             jobs=jobs,
             quarantine=self._quarantine(),
             items=self._current_items().count(),
@@ -213,7 +214,8 @@ class _Collector:
         grouped = mine.groupBy(c.ITEM_ID).agg(
             F.array_sort(F.collect_set(c.EVENT_TYPE)).alias(c.EVENT_TYPE), F.max(c.TIMESTAMP).alias(c.TIMESTAMP)
         )
-        return grouped.orderBy(F.desc(c.TIMESTAMP)).limit(_SHOWN_ITEMS).collect()
+        counted = grouped.withColumn(_ITEMS, F.expr("count(*) OVER ()"))
+        return counted.orderBy(F.desc(c.TIMESTAMP)).limit(_SHOWN_ITEMS).collect()
 
     def _recommended(self, user: Any) -> Sequence[Any]:
         mine = self._rows(tables.RECOMMENDATIONS).where(F.col(c.USER_ID) == user)
@@ -230,6 +232,7 @@ class _Collector:
                 Shown(self.clips[row[c.ITEM_ID]], "; ".join(row[c.REASONS] or ()), row[c.SCORE]) for row in recommended
             ],
             fallback=any(POPULAR in (row[c.REASONS] or ()) for row in recommended),
+            history_items=history[0][_ITEMS] if history else 0,
         )
 
     # -- neighbours --------------------------------------------------------------------------------------------------

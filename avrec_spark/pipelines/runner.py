@@ -9,22 +9,18 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import platform
 import re
-import subprocess
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-import avrec_spark
 from avrec_spark import columns as c
 from avrec_spark import config, session, tables
 from avrec_spark.errors import (
@@ -38,6 +34,7 @@ from avrec_spark.errors import (
 from avrec_spark.lakehouse import Lakehouse, check_writable
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.progress import Progress, configure_logging
+from avrec_spark.provenance import code_version
 from avrec_spark.tracking import Tracking
 from avrec_spark.world.render import render
 
@@ -157,9 +154,9 @@ def _run_job(job: Job, context: Context) -> None:
         return
     context.progress.started(job.name)
     started = time.monotonic()
-    record: dict[str, object] = {"run_id": context.run_id, "job": job.name, "inputs": inputs, **_code_version()}
+    record: dict[str, object] = {"run_id": context.run_id, "job": job.name, "inputs": inputs, **code_version()}
     parameters = _flat({name: getattr(context.settings, name).model_dump(mode="json") for name in job.sections})
-    tags = {f"input.{name}": value for name, value in inputs.items()} | _code_version()
+    tags = {f"input.{name}": value for name, value in inputs.items()} | code_version()
     try:
         with context.tracking.job_run(context.run_id, job.name, parameters, tags) as context.mlflow_id:
             counts = job.run(context)
@@ -241,19 +238,3 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-@cache
-def _code_version() -> dict[str, str]:
-    """The package's version and, in a checkout, the commit."""
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "code_version": avrec_spark.__version__,
-        "code_commit": commit.stdout.strip() if commit.returncode == 0 else "unknown",
-        "python": platform.python_version(),
-    }

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from avrec_spark import columns as c
 from avrec_spark import config, tables
 from avrec_spark.dataset.training_set import TrainingSet
-from avrec_spark.errors import DataError, SettingsError, closest
+from avrec_spark.errors import DataError
 from avrec_spark.models import registry
 from avrec_spark.models.base import Recommender
 from avrec_spark.models.fusion import Fusion
@@ -58,13 +58,19 @@ def _snapshot(context: Context) -> dict[str, str]:
 
 def _fit(context: Context, name: str, training_set: TrainingSet) -> tuple[Recommender, float]:
     settings = context.settings.train
-    model = registry.create(name, **settings.parameters.get(name, {}))
+    model = _create(settings, name)
     if isinstance(model, TorchRecommender):
         model.launcher = launchers.create(settings.launcher, settings.start_timeout_seconds)
         model.workers = settings.workers
     started = time.monotonic()
     model.fit_training_set(training_set)
     return model, time.monotonic() - started
+
+
+def _create(settings: config.TrainSettings, name: str) -> Recommender:
+    """The model with its settings; one that draws at random takes `train.seed`, unless it is given its own."""
+    seed = {"seed": settings.seed} if registry.is_random(name) else {}
+    return registry.create(name, **seed | settings.parameters.get(name, {}))
 
 
 def _log(context: Context, name: str, model: Recommender) -> str:
@@ -77,7 +83,7 @@ def _log(context: Context, name: str, model: Recommender) -> str:
         return context.tracking.log_model(
             context.mlflow_id,
             name,
-            pyfunc.PackagedRecommender(),
+            pyfunc.CODE,
             saved,
             pyfunc.signature(model),
             pd.DataFrame({c.USER_ID: model.users.ids[:1]}),
@@ -101,12 +107,9 @@ def _write_embeddings(context: Context, model: Fusion) -> None:
 
 
 def _check(settings: config.Settings) -> None:
+    # Making a model costs nothing, and refuses names and parameters that no model has.
     for name in (*settings.train.models, *settings.train.parameters):
-        if name not in registry.NAMES:
-            raise SettingsError(
-                f"There is no model {name}.{closest(name, registry.NAMES)}",
-                f"train.models takes {', '.join(registry.NAMES)}.",
-            )
+        _create(settings.train, name)
 
 
 JOB = Job(name="train", run=run, sections=("train",), reads=(tables.SNAPSHOTS,), check=_check)

@@ -33,12 +33,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class UserStory:
-    """What a user did and is recommended; `fallback` when nothing was known of the user's taste."""
+    """What a user did and is recommended; `fallback` when nothing was known of the user's taste.
+
+    `history` shows the latest of `history_items` items.
+    """
 
     user_id: str
     history: Sequence[Shown]
     recommendations: Sequence[Shown]
     fallback: bool = False
+    history_items: int = 0
 
 
 def _empty(*columns: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -15,6 +16,8 @@ from avrec_spark import columns as c
 from avrec_spark.models.base import Recommender
 
 DEFAULT_K = 10
+# The program that MLflow runs to load the model.
+CODE = Path(__file__).with_name("packaged.py")
 
 
 class PackagedRecommender(mlflow.pyfunc.PythonModel):  # type: ignore[misc]

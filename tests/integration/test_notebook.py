@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = REPOSITORY / "notebooks" / "quickstart.py"
@@ -13,10 +14,23 @@ def test_the_notebook_is_in_databricks_source_format():
     assert lines.count("# COMMAND ----------") >= 5
 
 
-def test_the_quick_start_runs_in_the_session_that_is_already_there(spark, tmp_path, monkeypatch):
-    monkeypatch.setenv("AVREC_NOTEBOOK_ROOT", str(tmp_path))
-    monkeypatch.setenv("AVREC_NOTEBOOK_CONFIG", str(REPOSITORY / "tests" / "conf" / "small.yaml"))
-    left = runpy.run_path(str(NOTEBOOK))
+class Widgets:
+    """Databricks' `dbutils.widgets` with values that a person has chosen."""
+
+    def __init__(self, **chosen: str) -> None:
+        self.chosen, self.shown = chosen, {}
+
+    def text(self, name: str, default: str) -> None:
+        self.shown[name] = self.chosen.get(name, default)
+
+    def get(self, name: str) -> str:
+        return self.shown[name]
+
+
+def test_the_quick_start_runs_in_the_session_that_is_already_there(spark, tmp_path):
+    widgets = Widgets(root=str(tmp_path), config=str(REPOSITORY / "tests" / "conf" / "small.yaml"))
+    left = runpy.run_path(str(NOTEBOOK), init_globals={"dbutils": SimpleNamespace(widgets=widgets)})
     assert left["spark"] is spark
     assert left["recommendations"].count() > 0
+    assert left["report"].parent.parent.parent == tmp_path
     assert left["report"].is_file()

@@ -159,9 +159,11 @@ def test_a_missing_table_names_the_job_that_writes_it(spark, tmp_path):
         runner.run(["train"], settings(tmp_path), "r")
 
 
-def test_an_unknown_model_or_job_is_told_with_the_nearest_name(tmp_path):
+def test_an_unknown_model_parameter_or_job_is_told_with_the_nearest_name(tmp_path):
     with pytest.raises(SettingsError, match="There is no model fuson. Did you mean fusion?"):
         runner.run(["train"], settings(tmp_path, "train.models=[fuson]"))
+    with pytest.raises(SettingsError, match="The model ease has no parameter regularization. Did you mean regularis"):
+        runner.run(["train"], settings(tmp_path, "train.parameters.ease.regularization=5.0"))
     with pytest.raises(UsageError, match="There is no job or pipeline dayly. Did you mean daily?"):
         runner.expand("dayly")
 

@@ -45,7 +45,7 @@ def full() -> ReportData:
         metrics=pd.DataFrame(metrics, columns=["model", "split", "metric", "mean", "low", "high"]),
         champion={"model": "ease", "metric": "ndcg@10", "value": 0.25, "decision": "ease is the champion."},
         gates={"visual": 0.75},
-        stories=[UserStory("u1", [Shown(clip, "like")], [Shown(broken, "like a1", 0.5)])],
+        stories=[UserStory("u1", [Shown(clip, "like")], [Shown(broken, "like a1", 0.5)], history_items=25)],
         neighbours=[(clip, {"visual": [Shown(broken, score=0.9)]})],
         lineage={"bronze.catalog": 3},
     )
@@ -86,6 +86,12 @@ def test_texts_of_the_data_cannot_inject_markup():
 def test_nothing_is_fetched_from_outside():
     page = render(full())
     assert "http:" not in page and "https:" not in page and "@import" not in page
+
+
+def test_a_history_that_is_shown_in_part_says_of_how_many():
+    assert "latest first · 1 of 25" in " ".join(render(full()).split())
+    whole = UserStory("u1", [Shown(Clip("a1", "A"))], [], history_items=1)
+    assert "1 of 1" not in render(dataclasses.replace(full(), stories=[whole]))
 
 
 def test_an_empty_run_says_in_sentences_what_there_is_not():
