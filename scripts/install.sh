@@ -39,10 +39,11 @@ environment() {
 
 install() { "$BIN/uv" pip install -p "$BIN/python" -c constraints.txt "$@"; }
 
-# What setup.py requires, and what the build of Horovod and of the package itself needs beside it.
+# What setup.py requires, and what the build of Horovod and of the package itself needs beside it. Compiled at once: ranks,
+# workers and decoders are new processes, and where Python may write no bytecode each would compile torch for itself.
 libraries() {
   "$BIN/python" scripts/requirements.py training text dev >"$LOGS/requirements.txt" &&
-    install -r "$LOGS/requirements.txt" cmake wheel cffi psutil cloudpickle pyyaml
+    install --compile-bytecode -r "$LOGS/requirements.txt" cmake wheel cffi psutil cloudpickle pyyaml
 }
 
 package() { install --no-deps --no-build-isolation -e .; }

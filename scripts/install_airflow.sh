@@ -6,7 +6,7 @@ key=$(cksum <constraints-airflow.txt)
 [ "$(cat .venv-airflow/stamp 2>/dev/null)" = "$key" ] && exit 0
 echo "setup: Airflow …"
 if ! .venv/bin/uv venv -q --clear -p .venv/bin/python .venv-airflow ||
-  ! .venv/bin/uv pip install -q -p .venv-airflow/bin/python -c constraints-airflow.txt apache-airflow; then
+  ! .venv/bin/uv pip install -q --compile-bytecode -p .venv-airflow/bin/python -c constraints-airflow.txt apache-airflow; then
   echo "Set-up stopped at Airflow; the lines above say why. Mend the cause and run make airflow again." >&2
   exit 1
 fi
