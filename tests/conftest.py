@@ -12,6 +12,7 @@ from avrec_spark import config, session
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = REPOSITORY / "tests" / "conf" / "small.yaml"
+AIRFLOW = REPOSITORY / ".venv-airflow" / "bin"
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,20 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the public test data in {folder}: run make data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def airflow_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An Airflow home of its own, with this repository's DAGs."""
+    if not (AIRFLOW / "airflow").exists():
+        pytest.skip("needs Airflow: run make airflow")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AVREC_"))},
+        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "airflow_dags"),
+        "PYTHONPATH": str(REPOSITORY / "airflow_dags"),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import re
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from py4j.protocol import Py4JError
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from avrec_spark import columns as c
@@ -55,11 +56,15 @@ PIPELINES = {
     "behaviour": ("events", "snapshot", "train", "evaluate", "promote", "recommend", "report"),
     "daily": JOBS,
 }
+DONE, FAILED = "done", "failed"
 
 
 def main(job: str, arguments: Sequence[str] | None = None) -> int:
     """The entry point of `jobs/NAME.py`: parse, run one job, and give the exit code."""
-    parser = argparse.ArgumentParser(prog=f"jobs/{job}.py", description=find_job(job).__doc__)
+    about = inspect.getdoc(inspect.getmodule(find_job(job).run))
+    parser = argparse.ArgumentParser(
+        prog=f"jobs/{job}.py", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, help="a settings file, e.g. conf/demo.yaml")
     parser.add_argument("--run-id", help="identifies the run; a finished job of the same run is not repeated")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
@@ -164,12 +169,15 @@ def _run_job(job: Job, context: Context) -> None:
     except Exception as failure:
         error = _as_avrec_error(failure, job.name)
         log = context.lakehouse.write_text(traceback.format_exc(), "logs", context.run_id, f"{job.name}.log")
-        _record(context, record | _outcome("failed", error.exit_code, started, {}) | {"error": str(error), "log": log})
+        _record(context, record | _outcome(FAILED, error.exit_code, started, {}) | {"error": str(error), "log": log})
+        # What failed the job may fail this too; the job's own error is the one to tell.
+        with suppress(Exception):
+            _add_row(context, FAILED, inputs, {}, parameters, started)
         if error is failure:
             raise
         raise type(error)(error.what, f"{error.remedy} The traceback is in {log}.") from failure
-    _record(context, record | _outcome("done", EXIT_DONE, started, counts))
-    context.lakehouse.merge(tables.JOB_RUNS, _job_row(context, inputs, counts, parameters, time.monotonic() - started))
+    _record(context, record | _outcome(DONE, EXIT_DONE, started, counts))
+    _add_row(context, DONE, inputs, counts, parameters, started)
     context.progress.done(job.name, time.monotonic() - started, counts)
 
 
@@ -187,7 +195,7 @@ def _finished(context: Context) -> dict[str, str] | None:
         return None
     row = (
         context.lakehouse.read(tables.JOB_RUNS)
-        .where((F.col(c.RUN_ID) == context.run_id) & (F.col(c.JOB) == context.job))
+        .where((F.col(c.RUN_ID) == context.run_id) & (F.col(c.JOB) == context.job) & (F.col(c.STATUS) == DONE))
         .first()
     )
     return dict(row["inputs"]) if row is not None else None
@@ -220,13 +228,20 @@ def _record(context: Context, record: Mapping[str, object]) -> None:
     context.lakehouse.write_json(record, "manifests", context.run_id, f"{context.job}.json")
 
 
-def _job_row(
-    context: Context, inputs: dict[str, str], counts: Counts, parameters: Mapping[str, object], seconds: float
-) -> DataFrame:
-    row = (context.run_id, context.job, "done", inputs, counts, json.dumps(parameters), seconds)
+def _add_row(
+    context: Context,
+    status: str,
+    inputs: dict[str, str],
+    counts: Counts,
+    parameters: Mapping[str, object],
+    started: float,
+) -> None:
+    """The job's row in ops.job_runs; that of a job which failed gives way when the job is done."""
+    seconds = time.monotonic() - started
+    row = (context.run_id, context.job, status, inputs, counts, json.dumps(parameters), seconds)
     schema = "run_id string, job string, status string, inputs map<string,string>, counts map<string,bigint>, "
     frame = context.spark.createDataFrame([row], schema + "parameters string, seconds double")
-    return frame.withColumn(c.RECORDED_AT, F.current_timestamp())
+    context.lakehouse.merge(tables.JOB_RUNS, frame.withColumn(c.RECORDED_AT, F.current_timestamp()))
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,20 +14,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 AIRFLOW = REPOSITORY / ".venv-airflow" / "bin"
 
 InAirflow = Callable[..., Any]
-
-
-@pytest.fixture(scope="session")
-def airflow_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An Airflow home of its own, with this repository's DAGs."""
-    if not (AIRFLOW / "airflow").exists():
-        pytest.skip("needs Airflow: run make airflow")
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AVREC_"))},
-        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "airflow_dags"),
-        "PYTHONPATH": str(REPOSITORY / "airflow_dags"),
-    }
 
 
 @pytest.fixture(scope="session")

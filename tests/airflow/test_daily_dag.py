@@ -1,17 +1,12 @@
-"""The daily DAG: what it imports, what waits for what, and the whole of it through spark-submit."""
+"""The daily DAG: what it imports and what waits for what. tests/integration runs the whole of it on a cluster."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from avrec_spark.pipelines.runner import JOBS
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import sys
@@ -63,37 +58,3 @@ def test_runs_do_not_overlap_and_failures_are_retried(answer: Any) -> None:
 
 def test_a_dag_runs_id_becomes_a_usable_run_id(answer: Any) -> None:
     assert answer["run ids"] == ["manual__2026-11-24T01-02-03-00-00", "mine-yours--"]
-
-
-def test_the_whole_dag_runs_through_spark_submit(
-    airflow_environment: dict[str, str], world12: Path, tmp_path: Path
-) -> None:
-    root = tmp_path / "lakehouse"
-    run = {
-        "config": "tests/conf/small.yaml",
-        "master": "local[2,4]",
-        "properties_file": "conf/spark/local.conf",
-        "run_id": "dag",
-        "set": [
-            f"catalog.source={world12 / 'catalog.csv'}",
-            f"events.source={world12 / 'events.jsonl'}",
-            f"lakehouse.root={root}",
-            # One model of each kind is enough here; the cluster's test trains all of them.
-            "train.models=[popular, ease, fusion]",
-        ],
-    }
-    airflow = REPOSITORY / ".venv-airflow" / "bin" / "airflow"
-
-    def call(*arguments: str, seconds: int) -> str:
-        done = subprocess.run(
-            [airflow, *arguments], env=airflow_environment, capture_output=True, text=True, timeout=seconds, check=False
-        )
-        assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-        return done.stdout + done.stderr
-
-    call("db", "migrate", seconds=180)
-    told = call("dags", "test", "avrec_daily", "2026-11-24", "--conf", json.dumps(run), seconds=1500)
-
-    codes = {file.stem: json.loads(file.read_text())["exit_code"] for file in root.glob("manifests/dag/*.json")}
-    assert codes == dict.fromkeys(JOBS, 0), told[-6000:]
-    assert (root / "reports" / "dag" / "index.html").stat().st_size > 10_000

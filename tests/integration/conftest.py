@@ -24,9 +24,8 @@ class Cluster:
     workers: tuple[Path, ...]
 
     def submit(self, *words: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-        loopback = ["--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.driver.bindAddress=127.0.0.1"]
         command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", self.master]
-        command += ["--properties-file", "tests/conf/cluster.conf", *loopback, *words]
+        command += ["--properties-file", "tests/conf/cluster.conf", *words]
         return subprocess.run(
             command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
         )

@@ -1,34 +1,61 @@
-"""Every job by spark-submit against a standalone cluster: a master and two workers on loopback."""
+"""The whole DAG by Airflow, every job a spark-submit to a standalone cluster: a master and two workers on loopback."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from avrec_spark.pipelines import runner
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 RUN_ID = "cluster-1"
 
 
-@pytest.fixture(scope="session")
-def submitted(cluster, world12, tmp_path_factory):
-    """Every job in order, each its own spark-submit; stops at the first that fails."""
+@pytest.fixture(scope="module")
+def submitted(cluster, airflow_environment, world12, tmp_path_factory):
+    """The lakehouse that `airflow dags test` leaves."""
     root = tmp_path_factory.mktemp("cluster-lakehouse")
-    sources = [f"catalog.source={world12 / 'catalog.csv'}", f"events.source={world12 / 'events.jsonl'}"]
-    words = [word for setting in (*sources, f"lakehouse.root={root}") for word in ("--set", setting)]
-    for job in runner.JOBS:
-        done = cluster.submit(f"jobs/{job}.py", "--config", "tests/conf/small.yaml", "--run-id", RUN_ID, *words)
-        assert done.returncode == 0, f"{job}: {done.stderr[-4000:]}"
+    parameters = {
+        "config": "tests/conf/small.yaml",
+        "master": cluster.master,
+        "properties_file": "tests/conf/cluster.conf",
+        "run_id": RUN_ID,
+        "set": [
+            f"catalog.source={world12 / 'catalog.csv'}",
+            f"events.source={world12 / 'events.jsonl'}",
+            f"lakehouse.root={root}",
+        ],
+    }
+
+    def airflow(*arguments, seconds):
+        done = subprocess.run(
+            [REPOSITORY / ".venv-airflow" / "bin" / "airflow", *arguments],
+            env=airflow_environment | {"SPARK_LOCAL_IP": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+
+    airflow("db", "migrate", seconds=180)
+    airflow("dags", "test", "avrec_daily", "2026-11-24", "--conf", json.dumps(parameters), seconds=1800)
     return root
 
 
-def test_every_job_runs_by_spark_submit(submitted):
+def test_airflow_runs_every_job_by_spark_submit(submitted):
     manifests = {path.stem: json.loads(path.read_text()) for path in (submitted / "manifests" / RUN_ID).glob("*.json")}
-    assert {job: said["status"] for job, said in manifests.items()} == dict.fromkeys(runner.JOBS, "done")
+    assert {job: said["exit_code"] for job, said in manifests.items()} == dict.fromkeys(runner.JOBS, 0)
     assert manifests["train"]["counts"]["models"] == 6
-    assert Path(submitted, "reports", RUN_ID, "index.html").is_file()
+    assert (submitted / "reports" / RUN_ID / "index.html").stat().st_size > 10_000
+
+
+def test_each_job_had_an_executor_on_both_workers(submitted, cluster):
+    first, second = ({place.name for place in worker.glob("app-*")} for worker in cluster.workers)
+    assert len(first & second) >= len(runner.JOBS)
 
 
 def test_horovods_two_ranks_run_on_different_workers(cluster, tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyspark
 import pytest
 
 from avrec_spark import config, tables
@@ -126,6 +127,21 @@ def test_events_of_which_none_is_usable_end_the_job_with_202(spark, tmp_path):
     assert (manifest["status"], manifest["exit_code"]) == ("failed", 202)
 
 
+def test_a_run_that_failed_is_recorded_and_may_be_tried_again_once_its_input_is_mended(spark, tmp_path):
+    lakehouse = Lakehouse(spark, str(tmp_path / "lakehouse"))
+
+    def recorded():
+        return [(row["job"], row["status"]) for row in lakehouse.read(tables.JOB_RUNS).collect()]
+
+    source = write_events(tmp_path / "events.jsonl", GOOD | {"event_type": "teleport"})
+    with pytest.raises(DataError):
+        runner.run(["events"], settings(tmp_path, source), "r")
+    assert recorded() == [("events", "failed")]
+    write_events(tmp_path / "events.jsonl", GOOD)
+    runner.run(["events"], settings(tmp_path, source), "r")
+    assert recorded() == [("events", "done")]
+
+
 def test_integer_ids_stay_the_integers_that_they_are(spark, tmp_path):
     large = 2**53 + 1
     source = write_events(
@@ -186,17 +202,16 @@ def test_a_lakehouse_that_cannot_be_written_is_named_before_spark_starts(tmp_pat
 
 
 def test_fewer_slots_than_ranks_fail_instead_of_hanging_and_name_both_numbers(daily):
-    """One slot, two ranks: in a process of its own, because the tests' session has two slots."""
-    overrides = [
-        f"lakehouse.root={daily.settings.lakehouse.root}",
-        "train.models=[mf]",
-        "spark.master=local[1]",
-    ]
+    """One slot, two ranks, by spark-submit on one machine: the tests' own session has two slots."""
+    spark_home = Path(pyspark.__file__).parent
+    python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable, "SPARK_HOME": str(spark_home)}
+    submit = [spark_home / "bin" / "spark-submit", "--properties-file", "conf/spark/local.conf", "--master", "local[1]"]
+    overrides = [f"lakehouse.root={daily.settings.lakehouse.root}", "train.models=[mf]"]
     words = [word for setting in overrides for word in ("--set", setting)]
     done = subprocess.run(
-        [sys.executable, "jobs/train.py", "--config", "tests/conf/small.yaml", "--run-id", "crowded", *words],
+        [*submit, "jobs/train.py", "--config", "tests/conf/small.yaml", "--run-id", "crowded", *words],
         cwd=REPOSITORY,
-        env={name: value for name, value in os.environ.items() if not name.startswith("AVREC_")},
+        env={name: value for name, value in os.environ.items() if not name.startswith(("AVREC_", "PYSPARK_"))} | python,
         capture_output=True,
         text=True,
         timeout=120,
