@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -82,11 +82,13 @@ class Recommender(ABC):
         k: int,
         filter_seen: bool = True,
         candidates: Iterable[Any] | None = None,
+        exclude: Sequence[Sequence[Any] | None] | None = None,
     ) -> pd.DataFrame:
         """The k best items of each user: user_id, item_id, rank (from 1), score; best first.
 
         `users` are ids; an unknown user, or one without history, gets the most popular items. `candidates` restricts
-        the items; unknown ones are ignored. A user may get fewer than k items when there are no more.
+        the items, and `exclude` has for each user further items that must not come; unknown ids in either are ignored.
+        A user may get fewer than k items when there are no more.
         """
         if k < 1:
             raise UsageError(f"k is {k}.", "Ask for at least one item.")
@@ -96,17 +98,32 @@ class Recommender(ABC):
         if candidates is not None:
             allowed = self.items.encode(candidates)
             allowed = np.unique(allowed[allowed >= 0])
+        excluded = None if exclude is None else self._pairs(exclude)
         known = np.flatnonzero(positions >= 0)
         known = known[np.diff(self._seen.indptr)[positions[known]] > 0]
         rows = np.full((len(ids), k), -1, np.int32)
         scores = np.zeros((len(ids), k), np.float32)
-        seen = self._seen if filter_seen else None
+        seen = self._seen[positions[known]] if filter_seen else None
+        if excluded is not None:
+            seen = excluded[known] if seen is None else seen + excluded[known]
         rows[known], scores[known] = top_k(self._sources, positions[known], k, seen, allowed)
         cold = np.setdiff1d(np.arange(len(ids)), known)
         if len(cold):
             popular = ScoreSource(np.ones((1, 1), np.float32), self._popularity[None, :], "constant")
-            rows[cold], scores[cold] = top_k([popular], np.zeros(1, np.int64), k, None, allowed)
+            # Strangers without anything to leave out share one list.
+            everybody = np.zeros(1 if excluded is None else len(cold), np.int64)
+            seen = None if excluded is None else excluded[cold]
+            rows[cold], scores[cold] = top_k([popular], everybody, k, seen, allowed)
         return self._frame(ids, rows, scores)
+
+    def _pairs(self, items: Sequence[Sequence[Any] | None]) -> csr_matrix:
+        """bool[len(items), n_items] with a row for each list of item ids."""
+        lists = [np.asarray([] if part is None else part) for part in items]
+        lengths = [len(part) for part in lists]
+        columns = self.items.encode(np.concatenate([part for part in lists if len(part)] or [np.empty(0, np.int64)]))
+        found = columns >= 0
+        pairs = np.repeat(np.arange(len(lists)), lengths)[found], columns[found]
+        return csr_matrix((np.ones(found.sum(), np.bool_), pairs), shape=(len(lists), len(self.items)))
 
     def _frame(self, ids: NDArray[Any], rows: NDArray[np.int32], scores: NDArray[np.float32]) -> pd.DataFrame:
         found = rows >= 0

@@ -15,7 +15,7 @@ from avrec_spark.errors import DataError
 from avrec_spark.models.base import Recommender
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.pipelines.preferences import preferences
-from avrec_spark.pipelines.scoring import recommend_in_spark
+from avrec_spark.pipelines.scoring import EXCLUDE, recommend_in_spark
 from avrec_spark.recommend.reasons import POPULAR
 
 
@@ -46,22 +46,19 @@ def run(context: Context) -> Counts:
 def _lists(context: Context, recommender: Recommender, users: DataFrame, seen: DataFrame, count: int) -> DataFrame:
     """The k best unseen items a user.
 
-    The model removes what it was trained on; validation and test items are seen as well, so that many more are asked
-    for as any user has of them, and the seen ones are dropped here.
+    The model leaves out what it was trained on; what was held out from it has been seen as well.
     """
-    k = context.settings.recommend.k
+    settings = context.settings.recommend
     slots = context.spark.sparkContext.defaultParallelism
-    tasks = max(slots, -(-count // context.settings.recommend.users_per_task))
-    most = seen.groupBy(c.USER_ID).count().agg(F.max("count")).first()
-    extra = int(most[0]) if most is not None and most[0] is not None else 0
-    lists = recommend_in_spark(recommender, users, k + extra, tasks, True, _servable(context))
-    unseen = lists.join(seen.select(c.USER_ID, c.ITEM_ID), [c.USER_ID, c.ITEM_ID], "left_anti")
-    ranked = unseen.withColumn(c.RANK, F.expr(f"row_number() OVER (PARTITION BY {c.USER_ID} ORDER BY {c.RANK})"))
+    tasks = max(slots, -(-count // settings.users_per_task))
+    had = seen.groupBy(c.USER_ID).agg(F.collect_set(c.ITEM_ID).alias(EXCLUDE))
+    asking = users.join(had, c.USER_ID, "left")
+    lists = recommend_in_spark(recommender, asking, settings.k, tasks, True, _servable(context))
     titles = context.lakehouse.read_or_empty(tables.ITEMS).select(F.col(c.ITEM_ID).alias(c.BECAUSE), c.TITLE)
-    ranked = ranked.where(F.col(c.RANK) <= k).join(F.broadcast(titles), c.BECAUSE, "left")
+    titled = lists.join(F.broadcast(titles), c.BECAUSE, "left")
     name = F.coalesce(F.col(c.TITLE), F.col(c.BECAUSE).cast("string"))
     reason = F.when(F.col(c.BECAUSE).isNull(), POPULAR).otherwise(F.concat(F.lit("like "), name))
-    return ranked.withColumn(c.REASONS, F.array(reason))
+    return titled.withColumn(c.REASONS, F.array(reason))
 
 
 def _servable(context: Context) -> NDArray[Any] | None:

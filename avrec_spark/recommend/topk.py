@@ -71,8 +71,8 @@ def top_k(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k best items of each user, exactly: (item indices int32[n, k], scores float32[n, k]), best first.
 
-    `seen` [n_users, n_items] are pairs to leave out, `candidates` the distinct items to choose from. Equal scores are
-    ordered by item index. Where fewer than k items remain the index is -1 and the score 0. Memory: a few times
+    `seen` [n, n_items] has a row a user asked for and marks the items to leave out; `candidates` are the distinct items to
+    choose from. Equal scores are ordered by item index. Where fewer than k items remain the index is -1 and the score 0. Memory: a few times
     block_users × items, beside the result.
 
     >>> source = ScoreSource(np.eye(2, dtype=np.float32), np.array([[1, 3, 2], [5, 0, 5]], np.float32))
@@ -91,11 +91,11 @@ def top_k(
         scores = sources[0].scores(block)
         for source in sources[1:]:
             scores += source.scores(block)
+        rows = slice(start, start + len(block))
         if seen is not None:
-            _leave_out(scores, seen[block], None if candidates is None else items)
+            _leave_out(scores, seen[rows], None if candidates is None else items)
         columns, values = _select(scores, width)
         found = np.isfinite(values)
-        rows = slice(start, start + len(block))
         indices[rows, :width] = np.where(found, items[columns], -1)
         best[rows, :width] = np.where(found, values, 0)
     return indices, best
@@ -105,7 +105,7 @@ def nearest(
     vectors: NDArray[np.float32], rows: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k most similar other rows for some rows of unit vectors [n, d]: (indices int32[m, k], cosines float32)."""
-    itself = identity(len(vectors), dtype=bool, format="csr")
+    itself = identity(len(vectors), dtype=bool, format="csr")[rows]
     return top_k([ScoreSource(vectors, vectors.T)], rows, k, itself)
 
 

@@ -193,7 +193,7 @@ def validate(module: nn.Module, training_set: TrainingSet) -> float:
     source = factors(module, len(training_set.users), len(training_set.items))
     truth = training_set.validation.to_numpy(np.int64)
     users, relevant = np.unique(truth[:, 0], return_counts=True)
-    lists, _ = top_k([source], users, _K, training_set.matrix().astype(bool))
+    lists, _ = top_k([source], users, _K, training_set.matrix()[users].astype(bool))
     # A pair as one number, so that membership is one vectorised look-up.
     n_items = len(training_set.items)
     hits = np.isin(users[:, None] * n_items + lists, truth[:, 0] * n_items + truth[:, 1]) & (lists >= 0)

@@ -89,6 +89,17 @@ def test_lists_are_ranked_from_one_with_falling_scores(fitted: Recommender) -> N
         assert rows["item_id"].is_unique
 
 
+def test_items_to_exclude_are_left_out_for_their_user_only(fitted: Recommender) -> None:
+    whole = fitted.recommend([3, 999], N_ITEMS)
+    first = whole[whole["user_id"] == 3]["item_id"].iloc[:2].tolist()
+    popular = whole[whole["user_id"] == 999]["item_id"].iloc[0]
+    lists = fitted.recommend([3, 999, 4], N_ITEMS, exclude=[[*first, 12345], np.array([popular]), None])
+    for user, gone in ((3, first), (999, [popular])):
+        before = fitted.recommend([user], N_ITEMS)["item_id"]
+        assert lists[lists["user_id"] == user]["item_id"].tolist() == before[~before.isin(gone)].tolist()
+    compare(lists[lists["user_id"] == 4], fitted.recommend([4], N_ITEMS))
+
+
 def test_fitting_twice_is_fitting_once(fitted: Recommender, fit: Fit) -> None:
     again = fit(interactions(seed=5), features())
     again.fit(interactions(), features())

@@ -52,7 +52,7 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
 @given(problems())
 def test_the_lists_are_those_of_brute_force(problem: dict[str, Any]) -> None:
     users, k, seen, candidates = (problem[name] for name in ("users", "k", "seen", "candidates"))
-    marked = None if seen is None else csr_matrix(seen)
+    marked = None if seen is None else csr_matrix(seen[users])
     indices, scores = top_k(problem["sources"], users, k, marked, candidates, problem["block_users"])
     expected = brute_force(problem["scores"][users], k, None if seen is None else seen[users], candidates)
     assert indices.shape == scores.shape == (len(users), k)
