@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,8 @@ from avrec_spark.errors import DataError, LakehouseError, MissingTableError
 from avrec_spark.tables import ID, Table
 
 _ATTEMPTS = 5
+# The file of a commit in a table's log.
+_COMMIT = re.compile(r"\d{20}\.json")
 
 
 class Lakehouse:
@@ -66,11 +69,17 @@ class Lakehouse:
         return self.spark.createDataFrame([], schema)
 
     def version(self, table: Table) -> int | None:
-        """The latest Delta version; None where the table does not exist."""
-        if not self.exists(table):
+        """The latest Delta version; None where the table does not exist.
+
+        Read from the names in the table's log, which the Delta protocol numbers: a query of the history costs a second.
+        """
+        log = self.path(table.layer, table.name, "_delta_log")
+        self.fs.invalidate_cache(log)
+        try:
+            names = [name.rsplit("/", 1)[-1] for name in self.fs.ls(log, detail=False)]
+        except FileNotFoundError:
             return None
-        row = DeltaTable.forPath(self.spark, self.table_path(table)).history(1).select("version").first()
-        return int(row[0]) if row is not None else None
+        return max((int(name[:-5]) for name in names if _COMMIT.fullmatch(name)), default=None)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -175,6 +184,14 @@ class Lakehouse:
 
     def write_json(self, value: Any, *parts: str) -> str:
         return self.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", *parts)
+
+    def read_json(self, *parts: str) -> Any | None:
+        """What `write_json` wrote; None where there is no such file."""
+        try:
+            with self.fs.open(self.path(*parts), "r", encoding="utf-8") as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return None
 
 
 def check_writable(root: str) -> None:

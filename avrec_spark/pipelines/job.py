@@ -36,11 +36,12 @@ class Context:
 
     def quarantine(self, refused: DataFrame) -> int:
         """Record refused rows (source, key, reason, detail, original, retryable); returns how many."""
-        rows = refused.withColumns({c.RUN_ID: F.lit(self.run_id), c.RECORDED_AT: F.current_timestamp()}).dropDuplicates(
-            [c.RUN_ID, c.SOURCE, c.KEY]
-        )
-        self.lakehouse.merge(tables.QUARANTINE, rows, insert_only=True)
-        return refused.count()
+        count = refused.count()
+        if count or not self.lakehouse.exists(tables.QUARANTINE):
+            rows = refused.withColumns({c.RUN_ID: F.lit(self.run_id), c.RECORDED_AT: F.current_timestamp()})
+            rows = rows.dropDuplicates([c.RUN_ID, c.SOURCE, c.KEY])
+            self.lakehouse.merge(tables.QUARANTINE, rows, insert_only=True)
+        return count
 
 
 @dataclass(frozen=True)

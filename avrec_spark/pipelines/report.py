@@ -207,19 +207,21 @@ class _Collector:
         chosen = ranked.orderBy("fallback", "order").where("NOT fallback OR order = 1")
         warm = [row[0] for row in chosen.where("NOT fallback").limit(max(self.settings.users - 1, 0)).collect()]
         cold = [row[0] for row in chosen.where("fallback").limit(min(self.settings.users, 1)).collect()]
-        return {user: (self._history(user), self._recommended(user)) for user in warm + cold}
+        mine = F.col(c.USER_ID).isin(warm + cold)
+        history = _by_user(self._history(self._rows(tables.INTERACTIONS).where(mine & (F.col(c.WEIGHT) > 0))))
+        recommended = _by_user(lists.where(mine & (F.col(c.RANK) <= _SHOWN_ITEMS)).orderBy(c.RANK))
+        return {user: (history.get(user, []), recommended.get(user, [])) for user in warm + cold}
 
-    def _history(self, user: Any) -> Sequence[Any]:
-        mine = self._rows(tables.INTERACTIONS).where((F.col(c.USER_ID) == user) & (F.col(c.WEIGHT) > 0))
-        grouped = mine.groupBy(c.ITEM_ID).agg(
+    def _history(self, interactions: DataFrame) -> DataFrame:
+        """The latest items of each user, latest first, with what the user did, and of how many they are."""
+        items = interactions.groupBy(c.USER_ID, c.ITEM_ID).agg(
             F.array_sort(F.collect_set(c.EVENT_TYPE)).alias(c.EVENT_TYPE), F.max(c.TIMESTAMP).alias(c.TIMESTAMP)
         )
-        counted = grouped.withColumn(_ITEMS, F.expr("count(*) OVER ()"))
-        return counted.orderBy(F.desc(c.TIMESTAMP)).limit(_SHOWN_ITEMS).collect()
-
-    def _recommended(self, user: Any) -> Sequence[Any]:
-        mine = self._rows(tables.RECOMMENDATIONS).where(F.col(c.USER_ID) == user)
-        return mine.orderBy(c.RANK).limit(_SHOWN_ITEMS).collect()
+        latest = f"row_number() OVER (PARTITION BY {c.USER_ID} ORDER BY {c.TIMESTAMP} DESC, {c.ITEM_ID})"
+        counted = items.withColumns(
+            {_ITEMS: F.expr(f"count(*) OVER (PARTITION BY {c.USER_ID})"), c.RANK: F.expr(latest)}
+        )
+        return counted.where(F.col(c.RANK) <= _SHOWN_ITEMS).orderBy(c.RANK)
 
     def _story(self, user: Any, history: Sequence[Any], recommended: Sequence[Any]) -> UserStory:
         return UserStory(
@@ -250,6 +252,14 @@ class _Collector:
             shown = Shown(self.clips[row[c.NEIGHBOUR_ID]], score=row[c.SIMILARITY])
             found.setdefault(row[c.ITEM_ID], {}).setdefault(row[c.KIND], []).append(shown)
         return [(self.clips[item], kinds) for item, kinds in found.items()]
+
+
+def _by_user(rows: DataFrame) -> dict[Any, list[Any]]:
+    """Rows by their user, in their order. For frames that hold a few users and are bounded."""
+    grouped: dict[Any, list[Any]] = {}
+    for row in rows.collect():
+        grouped.setdefault(row[c.USER_ID], []).append(row)
+    return grouped
 
 
 JOB = Job(

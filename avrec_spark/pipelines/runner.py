@@ -176,8 +176,8 @@ def _run_job(job: Job, context: Context) -> None:
         if error is failure:
             raise
         raise type(error)(error.what, f"{error.remedy} The traceback is in {log}.") from failure
-    _record(context, record | _outcome(DONE, EXIT_DONE, started, counts))
     _add_row(context, DONE, inputs, counts, parameters, started)
+    _record(context, record | _outcome(DONE, EXIT_DONE, started, counts))
     context.progress.done(job.name, time.monotonic() - started, counts)
 
 
@@ -190,15 +190,9 @@ def _inputs(job: Job, context: Context) -> dict[str, str]:
 
 
 def _finished(context: Context) -> dict[str, str] | None:
-    """The inputs with which this run has already done this job, if it has."""
-    if not context.lakehouse.exists(tables.JOB_RUNS):
-        return None
-    row = (
-        context.lakehouse.read(tables.JOB_RUNS)
-        .where((F.col(c.RUN_ID) == context.run_id) & (F.col(c.JOB) == context.job) & (F.col(c.STATUS) == DONE))
-        .first()
-    )
-    return dict(row["inputs"]) if row is not None else None
+    """The inputs with which this run has already done this job, if it has; by its manifest, which is written last."""
+    manifest = context.lakehouse.read_json("manifests", context.run_id, f"{context.job}.json")
+    return dict(manifest["inputs"]) if manifest is not None and manifest["status"] == DONE else None
 
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
