@@ -22,50 +22,46 @@ Metrics = dict[str, dict[str, float]]
 
 def run(context: Context) -> Counts:
     models = context.lakehouse.read(tables.MODELS).where(F.col(c.RUN_ID) == context.run_id).collect()
+    truths = {snapshot: _truths(context, snapshot) for snapshot in {model[c.SNAPSHOT_ID] for model in models}}
     rows: list[tuple[str, str, str, str, float, float, float]] = []
     for model in models:
         recommender = Recommender.load(context.tracking.download(model[c.MODEL_URI]) / "artifacts" / "model")
-        measured = _evaluate(context, recommender, _path(context, model[c.SNAPSHOT_ID]))
-        for split, metrics in measured.items():
+        for split, metrics in _evaluate(context, recommender, truths[model[c.SNAPSHOT_ID]]).items():
             rows += [
                 (context.run_id, model[c.MODEL], split, name, value[c.MEAN], value[c.LOW], value[c.HIGH])
                 for name, value in metrics.items()
             ]
             flat = {f"{split}.{model[c.MODEL]}.{name}": value[c.MEAN] for name, value in metrics.items()}
             context.tracking.log_metrics(context.mlflow_id, flat)
+    for parts in truths.values():
+        for part in parts.values():
+            part.unpersist()
     columns = ", ".join(f"{name} {kind}" for name, kind in tables.METRICS.columns.items())
     context.lakehouse.merge(tables.METRICS, context.spark.createDataFrame(rows, columns))
     return {"models": len(models), "rows_out": len(rows)}
 
 
-def _path(context: Context, snapshot_id: str) -> str:
+def _truths(context: Context, snapshot_id: str) -> dict[str, DataFrame]:
+    """The held-out pairs of a snapshot by part, kept for all models."""
     row = context.lakehouse.read(tables.SNAPSHOTS).where(F.col(c.SNAPSHOT_ID) == snapshot_id).first()
     assert row is not None
-    return str(row["path"])
+    return {split: _part(context, row["path"], split).persist() for split in (VALIDATION, TEST)}
 
 
-def _evaluate(context: Context, recommender: Recommender, path: str) -> dict[str, Metrics]:
+def _evaluate(context: Context, recommender: Recommender, truths: dict[str, DataFrame]) -> dict[str, Metrics]:
     """The figures of each part. A user's list is the same for both: only train items are left out of it."""
     settings = context.settings.evaluate
     executor = executors.create(settings.executor)
-    truths = {split: _part(context, path, split).persist() for split in (VALIDATION, TEST)}
     users = truths[VALIDATION].union(truths[TEST]).select(c.USER_ID).distinct()
     lists = recommend_in_spark(recommender, users, max(settings.ks), context.spark.sparkContext.defaultParallelism)
     lists = lists.select(*c.RECOMMENDATIONS).persist()
-    try:
-        return {
-            # The numpy executor holds lists and truth on the driver: it is for catalogues of one machine.
-            split: executor(
-                *((lists.toPandas(), truth.toPandas()) if settings.executor == "numpy" else (lists, truth)),
-                settings.ks,
-                n_items=len(recommender.items),
-                bootstrap=settings.bootstrap_samples,
-            )
-            for split, truth in truths.items()
-        }
-    finally:
-        for frame in (lists, *truths.values()):
-            frame.unpersist()
+    metrics = {}
+    for split, truth in truths.items():
+        # The numpy executor holds lists and truth on the driver: it is for catalogues of one machine.
+        inputs = (lists.toPandas(), truth.toPandas()) if settings.executor == "numpy" else (lists, truth)
+        metrics[split] = executor(*inputs, settings.ks, len(recommender.items), settings.bootstrap_samples)
+    lists.unpersist()
+    return metrics
 
 
 def _part(context: Context, path: str, split: str) -> DataFrame:

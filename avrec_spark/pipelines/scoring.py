@@ -25,9 +25,9 @@ def recommend_in_spark(
 ) -> DataFrame:
     """Top k for each row of `users`: user_id, item_id, rank, score, because.
 
-    `users` has the column user_id and may have `EXCLUDE`, an array of items that the user must not get. `because` is the
-    item of the user's history that speaks most for the recommendation; null for users without one, and everywhere unless
-    `with_reasons`. `candidates` are the ids of the items to choose from; None: all.
+    `users` has the column user_id and may have `EXCLUDE`, an array of items that the user must not get. `because` is
+    the item of the user's history that speaks most for the recommendation; null for users without one, and everywhere
+    unless `with_reasons`. `candidates` are the ids of the items to choose from; None: all.
     """
     model = users.sparkSession.sparkContext.broadcast(recommender)
     user_type = dict(users.dtypes)[c.USER_ID]

@@ -71,9 +71,9 @@ def top_k(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k best items of each user, exactly: (item indices int32[n, k], scores float32[n, k]), best first.
 
-    `seen` [n, n_items] has a row a user asked for and marks the items to leave out; `candidates` are the distinct items to
-    choose from. Equal scores are ordered by item index. Where fewer than k items remain the index is -1 and the score 0. Memory: a few times
-    block_users × items, beside the result.
+    `seen` [n, n_items] has a row a user asked for and marks the items to leave out; `candidates` are the distinct items
+    to choose from. Equal scores are ordered by item index. Where fewer than k items remain the index is -1 and the
+    score 0. Memory: a few times block_users × items, beside the result.
 
     >>> source = ScoreSource(np.eye(2, dtype=np.float32), np.array([[1, 3, 2], [5, 0, 5]], np.float32))
     >>> top_k([source], np.array([0, 1]), 2)[0].tolist()
