@@ -91,10 +91,11 @@ class Lakehouse:
         """Make the table hold exactly these rows; the earlier ones remain readable by version."""
         self._write(table, frame, "overwrite")
 
-    def merge(self, table: Table, frame: DataFrame, insert_only: bool = False) -> None:
+    def merge(self, table: Table, frame: DataFrame, insert_only: bool = False, if_differs: str | None = None) -> None:
         """Insert rows whose key is new and, unless `insert_only`, update the others; idempotent.
 
-        Two rows of one key in `frame` are an error of the caller; Delta refuses them.
+        With `if_differs` only those are updated that have another value in that column. Two rows of one key in `frame`
+        are an error of the caller; Delta refuses them.
         """
         if not self.exists(table):
             self._write(table, frame, "append")
@@ -105,7 +106,7 @@ class Lakehouse:
             target = DeltaTable.forPath(self.spark, self.table_path(table)).alias("old")
             merge = target.merge(frame.alias("new"), _same(table.key))
             if not insert_only:
-                merge = merge.whenMatchedUpdateAll()
+                merge = merge.whenMatchedUpdateAll(f"NOT ({_same([if_differs])})" if if_differs else None)
             merge.whenNotMatchedInsertAll().execute()
 
         self._retried(table, commit)

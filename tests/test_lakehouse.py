@@ -38,6 +38,12 @@ def test_a_merge_updates_known_keys_inserts_new_ones_and_changes_nothing_twice(l
     assert rows(lakehouse) == [(1, "a", 1, 0.1), (2, "a", 2, 0.5), (2, "b", 3, 0.3), (3, "a", 9, 0.9)]
 
 
+def test_a_merge_can_leave_rows_alone_that_do_not_differ(lakehouse):
+    lakehouse.merge(TABLE, frame(lakehouse, (1, "a", 1, 0.1), (2, "a", 2, 0.2)))
+    lakehouse.merge(TABLE, frame(lakehouse, (1, "a", 5, 0.1), (2, "a", 5, 0.9)), if_differs="score")
+    assert rows(lakehouse) == [(1, "a", 1, 0.1), (2, "a", 5, 0.9)]
+
+
 def test_replacing_groups_leaves_the_other_groups_alone(lakehouse):
     lakehouse.append(TABLE, frame(lakehouse, (1, "a", 1, 0.1), (1, "b", 2, 0.2), (2, "a", 3, 0.3)))
     touched = frame(lakehouse, (1,), schema="item_id bigint")

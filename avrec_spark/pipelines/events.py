@@ -1,13 +1,16 @@
 """events: behaviour files → bronze.events as they came, silver.interactions cleaned and weighted, the rest refused.
 
-bronze.events only grows: a row is identified by its own event id, or by its file and position. silver.interactions is
-computed anew from all of bronze, so that late rows and replays end in the same table whatever their order.
+A row of bronze.events is identified by its own event id, or by its file and position. What arrives again changes
+nothing, and a record that was mended at its place or under its id takes the place of the old one; nothing is removed.
+silver.interactions is computed anew from all of bronze, so that late rows and replays end in the same table whatever
+their order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 
 import pandas as pd
@@ -27,13 +30,14 @@ REQUIRED = (c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP)
 OPTIONAL = (c.EVENT_ID, c.WATCH_SECONDS, c.RATING, c.PLATFORM, c.SESSION_ID)
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 _CORRUPT = "_corrupt_record"
+_FILE = "file"
 _IDS = (c.USER_ID, c.ITEM_ID)
 
 
 def run(context: Context) -> Counts:
     source = str(context.settings.events.source)
     arrived, strangers = _arrived(context, source)
-    context.lakehouse.merge(tables.EVENTS, arrived, insert_only=True)
+    context.lakehouse.merge(tables.EVENTS, arrived, if_differs=c.RECORD)
     bronze = context.lakehouse.read(tables.EVENTS)
 
     judged = _judge(context, bronze).persist()
@@ -76,9 +80,7 @@ def _arrived(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
             f"The events source {source} holds no file that can be read ({', '.join(FORMATS)}).",
             "Point events.source to a CSV, JSON lines or Parquet file, or to a folder of such files.",
         )
-    arrived = frames[0]
-    for frame in frames[1:]:
-        arrived = arrived.unionByName(frame)
+    arrived = _told_apart(reduce(DataFrame.unionByName, frames))
     others = [(file.relative, file.uri) for file in found if file not in known]
     strangers = context.spark.createDataFrame(others, f"{c.KEY} string, {c.ORIGINAL} string").select(
         F.lit(source).alias(c.SOURCE),
@@ -108,7 +110,7 @@ def _read(
         )
     positioned = raw.select(
         "*",
-        F.col("_metadata.file_path").alias("file"),
+        F.col("_metadata.file_path").alias(_FILE),
         F.col("_metadata.file_block_start").alias("block"),
         F.monotonically_increasing_id().alias("order"),
     )
@@ -116,13 +118,21 @@ def _read(
     positioned = positioned.select(
         *[_column(positioned, theirs[name], name) for name in (*REQUIRED, *OPTIONAL)],
         F.lit(source).alias(c.SOURCE),
-        (F.expr("row_number() OVER (PARTITION BY file ORDER BY block, `order`)") - 1).alias(c.ROW),
+        (F.expr(f"row_number() OVER (PARTITION BY {_FILE} ORDER BY block, `order`)") - 1).alias(c.ROW),
         F.coalesce(F.col(_CORRUPT), original).alias(c.RECORD),
         F.current_timestamp().alias(c.ARRIVED_AT),
-        "file",
+        _FILE,
     )
-    position = F.sha2(F.concat_ws("#", "file", c.ROW), 256)
-    return positioned.withColumn(c.EVENT_ID, F.coalesce(c.EVENT_ID, position)).drop("file")
+    position = F.sha2(F.concat_ws("#", _FILE, c.ROW), 256)
+    return positioned.withColumn(c.EVENT_ID, F.coalesce(c.EVENT_ID, position))
+
+
+def _told_apart(arrived: DataFrame) -> DataFrame:
+    """Records that share an event id get a number each but the first, so that none hides another."""
+    number = F.expr(f"row_number() OVER (PARTITION BY {c.EVENT_ID} ORDER BY {_FILE}, {c.ROW})")
+    numbered = arrived.withColumn("number", number)
+    event_id = F.when(F.col("number") > 1, F.concat_ws("#", c.EVENT_ID, "number")).otherwise(F.col(c.EVENT_ID))
+    return numbered.withColumn(c.EVENT_ID, event_id).drop("number", _FILE)
 
 
 def _read_csv(spark: SparkSession, paths: list[str]) -> DataFrame:

@@ -170,6 +170,23 @@ def test_the_order_of_the_files_and_a_replay_change_nothing(spark, tmp_path):
     assert [row["reason"] for row in lakehouse.read(tables.QUARANTINE).collect()] == ["duplicate"]
 
 
+def test_records_that_share_an_event_id_are_all_counted_and_a_mended_one_takes_its_place(spark, tmp_path):
+    shared = GOOD | {"event_id": "e"}
+    source = write_events(tmp_path / "e.jsonl", shared, shared, shared | {"user_id": "v"}, GOOD | {"timestamp": "soon"})
+    runner.run(["events"], settings(tmp_path, source), "r1")
+    lakehouse = Lakehouse(spark, str(tmp_path / "lakehouse"))
+
+    def users_and_reasons(run):
+        refused = lakehouse.read(tables.QUARANTINE).where(f"run_id = '{run}'").collect()
+        taken = lakehouse.read(tables.INTERACTIONS).collect()
+        return sorted(row["user_id"] for row in taken), sorted(row["reason"] for row in refused)
+
+    assert users_and_reasons("r1") == (["u", "v"], ["bad_timestamp", "duplicate"])
+    write_events(tmp_path / "e.jsonl", shared, shared, shared | {"user_id": "v"}, GOOD | {"user_id": "w"})
+    runner.run(["events"], settings(tmp_path, source), "r2")
+    assert users_and_reasons("r2") == (["u", "v", "w"], ["duplicate"])
+
+
 def test_a_missing_table_names_the_job_that_writes_it(spark, tmp_path):
     with pytest.raises(MissingTableError, match="ops.snapshots does not exist .* avrec run snapshot"):
         runner.run(["train"], settings(tmp_path), "r")

@@ -27,6 +27,7 @@ def package(recommender: Recommender, folder: Path) -> mlflow.pyfunc.PyFuncModel
         python_model=str(pyfunc.CODE),
         artifacts={"model": (folder / "saved").as_uri()},
         signature=pyfunc.signature(recommender),
+        input_example=pd.DataFrame({"user_id": recommender.users.ids[:1]}),
         pip_requirements=pyfunc.requirements(),
     )
     return mlflow.pyfunc.load_model(str(folder / "packaged"))
