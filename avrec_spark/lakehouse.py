@@ -183,6 +183,12 @@ class Lakehouse:
             file.write(text)
         return path
 
+    def remove(self, *parts: str) -> None:
+        """Delete a plain file or folder under the root; nothing where there is none."""
+        path = self.path(*parts)
+        if self.fs.exists(path):
+            self.fs.rm(path, recursive=True)
+
     def write_json(self, value: Any, *parts: str) -> str:
         return self.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", *parts)
 

@@ -87,10 +87,12 @@ def _decode_new(context: Context, items: DataFrame) -> int:
     if count:
         context.note(f"{count:,} files to decode with {', '.join(encoder.name for encoder in encoders)}")
         # The result is written down before it is split into tables: an expensive stage must not be computed twice.
-        staging = context.lakehouse.path("staging", context.run_id, "features")
+        place = ("staging", context.run_id, "features")
+        staging = context.lakehouse.path(*place)
         _packed(files, settings).mapInPandas(_kernel(settings), _RESULT).write.mode("overwrite").parquet(staging)
         results = context.spark.read.parquet(staging).join(todo.select(_WORK, c.ITEM_ID), _WORK)
         _write(context, results)
+        context.lakehouse.remove(*place)
     todo.unpersist()
     files.unpersist()
     return count

@@ -38,6 +38,10 @@ def test_rows_in_are_rows_out_and_quarantined(daily, job):
     assert counts["rows_in"] == counts["rows_out"] + counts["quarantined"]
 
 
+def test_nothing_half_done_is_left_behind(daily):
+    assert not list(Path(daily.lakehouse.path("staging")).rglob("*.parquet"))
+
+
 def test_every_broken_event_is_refused_for_its_own_reason(daily):
     refused = daily.rows(tables.QUARANTINE).query("run_id == 'first' and source != 'media'")
     assert refused.groupby("reason").size().to_dict() == truth(daily)["broken_lines"]
