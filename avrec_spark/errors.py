@@ -136,6 +136,17 @@ class NotEnoughSlotsError(AvrecError):
         )
 
 
+class RanksNotStartedError(RetryableError):
+    """There are slots for all ranks, and still they did not all report in time."""
+
+    def __init__(self, needed: int, seconds: float, master: str) -> None:
+        super().__init__(
+            f"The {needed} ranks of the training job did not all start within {seconds:g} s on {master}.",
+            "Raise train.start_timeout_seconds where executors first unpack an environment, or look for an error in "
+            "their logs.",
+        )
+
+
 class RankFailedError(AvrecError):
     """A rank of a training job ended with an error that is none of the platform's own."""
 

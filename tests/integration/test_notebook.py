@@ -4,6 +4,8 @@ import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+import yaml
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = REPOSITORY / "notebooks" / "quickstart.py"
 
@@ -28,7 +30,11 @@ class Widgets:
 
 
 def test_the_quick_start_runs_in_the_session_that_is_already_there(spark, tmp_path):
-    widgets = Widgets(root=str(tmp_path), config=str(REPOSITORY / "tests" / "conf" / "small.yaml"))
+    settings = yaml.safe_load((REPOSITORY / "tests" / "conf" / "small.yaml").read_text())
+    # One model of each kind: the tests of the daily pipeline train all of them.
+    settings["train"]["models"] = ["popular", "ease", "fusion"]
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    widgets = Widgets(root=str(tmp_path), config=str(tmp_path / "settings.yaml"))
     left = runpy.run_path(str(NOTEBOOK), init_globals={"dbutils": SimpleNamespace(widgets=widgets)})
     assert left["spark"] is spark
     assert left["recommendations"].count() > 0

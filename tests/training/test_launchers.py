@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from avrec_spark.errors import NotEnoughSlotsError, SettingsError
+from avrec_spark.errors import NotEnoughSlotsError, RanksNotStartedError, SettingsError
 from avrec_spark.training import launchers
 from avrec_spark.training.launchers import horovod
 
@@ -54,6 +54,20 @@ def test_an_unknown_launcher_is_refused_by_the_settings():
 
     with pytest.raises(SettingsError, match=r"train\.launcher"):
         config.load(overrides=["train.launcher=mpi"], environment={})
+
+
+def test_ranks_that_are_too_late_are_not_mistaken_for_lacking_slots(spark, monkeypatch):
+    import horovod.spark
+    from horovod.runner.common.util.timeout import TimeoutException
+
+    def too_late(*arguments, **options):
+        raise TimeoutException("Timed out waiting for Spark tasks to start.")
+
+    monkeypatch.setattr(horovod.spark, "run", too_late)
+    with pytest.raises(RanksNotStartedError, match="2 ranks .* did not all start within 7 s") as error:
+        launchers.create("horovod", 7).launch(losses_of_least_squares, {"seed": 1}, 2)
+    assert "Raise train.start_timeout_seconds" in str(error.value)
+    assert error.value.retryable
 
 
 def test_more_ranks_than_slots_are_refused_with_both_numbers(spark):

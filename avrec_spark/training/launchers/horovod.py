@@ -16,6 +16,7 @@ from avrec_spark.errors import (
     NotEnoughSlotsError,
     RankFailedError,
     RanksLostError,
+    RanksNotStartedError,
     UsageError,
 )
 from avrec_spark.training.launchers.base import C, Launcher, TrainFunction
@@ -65,8 +66,11 @@ class HorovodLauncher(Launcher):
                 verbose=0,
             )
         except TimeoutException:
-            # Somebody else took the slots that were free.
-            raise NotEnoughSlotsError(workers, free_slots(context), str(context.master)) from None
+            # Somebody else took the slots that were free, or the ranks are still on their way.
+            free, master = free_slots(context), str(context.master)
+            if free < workers:
+                raise NotEnoughSlotsError(workers, free, master) from None
+            raise RanksNotStartedError(workers, self.start_timeout_seconds, master) from None
         except RuntimeError as error:
             # A rank's process ended without a word: killed, or its executor was lost.
             raise RanksLostError(str(error)) from error
