@@ -166,6 +166,7 @@ def _run_job(job: Job, context: Context) -> None:
         with context.tracking.job_run(context.run_id, job.name, parameters, tags) as context.mlflow_id:
             counts = job.run(context)
             context.tracking.log_metrics(context.mlflow_id, {f"count.{name}": n for name, n in counts.items()})
+        _add_row(context, DONE, inputs, counts, parameters, started)
     except Exception as failure:
         error = _as_avrec_error(failure, job.name)
         log = context.lakehouse.write_text(traceback.format_exc(), "logs", context.run_id, f"{job.name}.log")
@@ -176,7 +177,6 @@ def _run_job(job: Job, context: Context) -> None:
         if error is failure:
             raise
         raise type(error)(error.what, f"{error.remedy} The traceback is in {log}.") from failure
-    _add_row(context, DONE, inputs, counts, parameters, started)
     _record(context, record | _outcome(DONE, EXIT_DONE, started, counts))
     context.progress.done(job.name, time.monotonic() - started, counts)
 
