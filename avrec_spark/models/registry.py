@@ -30,7 +30,10 @@ def create(name: str, **parameters: Any) -> Recommender:
     >>> create("ease", regularisation=300.0).parameters
     {'regularisation': 300.0}
     """
-    model = _class(name)
+    if name not in _MODELS:
+        raise SettingsError(f"There is no model {name}.{closest(name, NAMES)}", f"Choose of {', '.join(NAMES)}.")
+    module, class_name = _MODELS[name]
+    model: type[Recommender] = getattr(import_module(f"avrec_spark.models.{module}"), class_name)
     known = inspect.signature(model).parameters
     for parameter, value in parameters.items():
         if parameter not in known:
@@ -45,23 +48,6 @@ def create(name: str, **parameters: Any) -> Recommender:
                 f"It is a {type(default).__name__}; the default is {default!r}.",
             )
     return model(**parameters)
-
-
-def is_random(name: str) -> bool:
-    """Whether the model draws at random, and so takes the parameter `seed`.
-
-    >>> is_random("als"), is_random("ease")
-    (True, False)
-    """
-    return "seed" in inspect.signature(_class(name)).parameters
-
-
-def _class(name: str) -> type[Recommender]:
-    if name not in _MODELS:
-        raise SettingsError(f"There is no model {name}.{closest(name, NAMES)}", f"Choose of {', '.join(NAMES)}.")
-    module, class_name = _MODELS[name]
-    found: type[Recommender] = getattr(import_module(f"avrec_spark.models.{module}"), class_name)
-    return found
 
 
 def _fits(value: Any, kind: type) -> bool:

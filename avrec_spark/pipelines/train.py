@@ -69,7 +69,7 @@ def _fit(context: Context, name: str, training_set: TrainingSet) -> tuple[Recomm
 
 def _create(settings: config.TrainSettings, name: str) -> Recommender:
     """The model with its settings; one that draws at random takes `train.seed`, unless it is given its own."""
-    seed = {"seed": settings.seed} if registry.is_random(name) else {}
+    seed = {"seed": settings.seed} if "seed" in registry.create(name).parameters else {}
     return registry.create(name, **seed | settings.parameters.get(name, {}))
 
 
