@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
 
-.PHONY: help setup airflow data demo test test-slow lint bench clean
+.PHONY: help setup airflow data demo test test-slow lint bench bench-media clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -36,8 +36,11 @@ lint: setup  ## ruff and strict mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup data  ## measure, and write docs/benchmarks.md
+bench: setup data  ## measure everything, and write docs/benchmarks.md (most of an hour)
 	$(BIN)/python -m benchmarks
+
+bench-media: setup data  ## measure media to features, and write its section of docs/benchmarks.md
+	$(BIN)/python -m benchmarks media
 
 clean:  ## remove environments, caches and what runs left behind
 	rm -rf .venv .venv-airflow .cache build dist *.egg-info lakehouse spark-warehouse mlruns

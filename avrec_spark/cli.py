@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from avrec_spark import config, doctor
-from avrec_spark.errors import UsageError
+from avrec_spark.errors import EXIT_FAILED, UsageError
 from avrec_spark.pipelines import runner
 
 app = typer.Typer(
@@ -60,6 +60,31 @@ def _run(jobs: tuple[str, ...], settings: config.Settings, run_id: str | None) -
     if "report" in jobs:
         report = Path(settings.lakehouse.root, "reports", run_id, "index.html")
         typer.echo(f"Report: {report.resolve()}")
+
+
+media = typer.Typer(help="Look at media files.", no_args_is_help=True)
+app.add_typer(media, name="media")
+
+
+@media.command()
+def inspect(
+    file: Annotated[str, typer.Argument(help="A path, or a URI such as s3://bucket/film.mp4.")],
+    out: Annotated[Optional[Path], typer.Option(help="Folder for the pictures; default: inspect/NAME.")] = None,
+    config_file: Annotated[Optional[Path], typer.Option("--config", help="A settings file.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show what the features job sees in one file: a table, a contact sheet, waveform, mel spectrogram, transcript."""
+    from rich.console import Console
+
+    from avrec_spark import inspection
+
+    def action() -> None:
+        settings = config.load(config_file, overrides or ())
+        usable = inspection.inspect(file, settings.features, out or Path("inspect", Path(file).stem), Console())
+        if not usable:
+            raise typer.Exit(EXIT_FAILED)
+
+    _exit(action)
 
 
 @app.command()

@@ -76,17 +76,44 @@ class SparkSettings(Section):
     conf: dict[str, str] = Field(default_factory=dict, description="any further Spark setting")
 
 
+class LocalModel(Section):
+    """A folder of weights of one's own, in the layout of the library transformers."""
+
+    path: str = Field(description="folder with config.json and weights")
+    reads: Literal["frames", "sound", "text"] = "frames"
+
+
 class FeatureSettings(Section):
     encoders: tuple[str, ...] = Field(
-        ("efficientnet-lite0", "librosa", "e5-text"), description="names in avrec_spark.encoders.registry"
+        ("efficientnet-lite0", "palette", "optical-flow", "librosa", "e5-text"),
+        description="names in avrec_spark.encoders.registry, or in local_models",
     )
-    max_key_frames: int = Field(8, ge=1, description="key frames encoded a file, spread over its length")
-    max_audio_seconds: float = Field(120.0, gt=0, description="audio decoded a file, from its beginning")
+    local_models: dict[str, LocalModel] = Field(
+        default_factory=dict, description="name: {path: FOLDER, reads: frames, sound or text}; encoders of your own"
+    )
+    whisper_model: str | None = Field(
+        None, description="folder of a faster-whisper model; null: the tiny English one that a wheel brings"
+    )
+    max_key_frames: int = Field(8, ge=1, description="key frames encoded a file, or a range of a long one")
     sample_rate: int = Field(22_050, gt=0, description="Hz, mono")
     thumbnail_width: int = Field(192, ge=16)
-    timeout_seconds: float = Field(60.0, gt=0, description="wall time a file may take to decode")
+    shots: Literal["fast", "transnetv2"] = Field("fast", description="transnetv2 reads every frame")
+    range_seconds: float = Field(600.0, ge=30, multiple_of=10, description="longer files are decoded in such ranges")
+    max_seconds: float = Field(14_400.0, gt=0, description="how much of a file is described, from its beginning")
     max_pixels: int = Field(8_294_400 * 4, gt=0, description="largest frame (width × height) that is decoded")
+    max_bytes: int = Field(2**38, gt=0, description="largest file that is opened")
+    max_memory_mib: int = Field(1536, ge=256, description="memory that a decoder may take")
+    timeout_seconds: float = Field(180.0, gt=0, description="wall time that a file, or a range, may take to decode")
+    protocols: tuple[str, ...] = Field(
+        ("file", "s3", "s3a", "gs", "gcs", "abfs", "abfss"),
+        description="places that media may be read from, by the protocol of their URIs (fsspec)",
+    )
+    cache_folder: str | None = Field(None, description="for what is read from object stores; null: a temporary folder")
+    cache_mib: int = Field(1024, ge=0, description="largest size of that cache, a machine; 0: none")
     seconds_per_task: float = Field(3.0, gt=0, description="estimated work packed into a Spark task, at least")
+    commit_seconds: float = Field(
+        300.0, gt=0, description="estimated time between two commits; an interrupted run goes on after the last one"
+    )
 
 
 class SnapshotSettings(Section):

@@ -5,10 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Self
 
+import pandas as pd
 from rich.console import Console
 from rich.markup import escape
+
+from avrec_spark import columns as c
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Kernel = Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]
+
+_LOG_SECONDS = 30.0
 
 logger = logging.getLogger("avrec")
 
@@ -44,6 +57,10 @@ class Progress:
         else:
             self._log(job, "note", text=text)
 
+    def files(self, job: str, total: int, spark: SparkSession) -> FileProgress:
+        """Progress of a job that goes through files; a context manager."""
+        return FileProgress(self, job, total, spark)
+
     def done(self, job: str, seconds: float, counts: Mapping[str, int]) -> None:
         if self.console.is_terminal:
             figures = "  ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
@@ -63,3 +80,58 @@ class Progress:
 
     def _log(self, job: str, event: str, **figures: object) -> None:
         logger.info(json.dumps({"job": job, "event": event, **figures}, ensure_ascii=False))
+
+
+class FileProgress:
+    """How far tasks have come through files: files and media hours a second, and the time left.
+
+    Tasks report when they end, so that the figures move in steps of a few seconds. On a terminal a line that changes,
+    elsewhere a log line now and then; in the end one line either way.
+    """
+
+    def __init__(self, progress: Progress, job: str, total: int, spark: SparkSession) -> None:
+        self._progress, self._job, self._total = progress, job, total
+        self._files = spark.sparkContext.accumulator(0.0)
+        self._seconds = spark.sparkContext.accumulator(0.0)
+        self._ended = threading.Event()
+        self._reporter = threading.Thread(target=self._report, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        self._reporter.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._ended.set()
+        self._reporter.join()
+        if kind is None:
+            self._progress.note(self._job, self._line())
+
+    def counted(self, kernel: Kernel) -> Kernel:
+        """The function of a task, such that its rows are counted; they have the columns duration and parts."""
+        files, seconds = self._files, self._seconds
+
+        def count(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+            for rows in kernel(batches):
+                # A range of a long file is that share of the file.
+                files.add(float((1 / rows[c.PARTS]).sum()))
+                seconds.add(float((rows[c.DURATION].astype(float).fillna(0.0) / rows[c.PARTS]).sum()))
+                yield rows
+
+        return count
+
+    def _report(self) -> None:
+        if self._progress.console.is_terminal:
+            with self._progress.console.status("") as status:
+                while not self._ended.wait(1.0):
+                    status.update(f"[dim]{self._line()}[/dim]")
+        else:
+            while not self._ended.wait(_LOG_SECONDS):
+                self._progress.note(self._job, self._line())
+
+    def _line(self) -> str:
+        spent = max(time.monotonic() - self._started, 1e-3)
+        files, hours = self._files.value, self._seconds.value / 3600
+        left = spent / files * (self._total - files) if files else 0.0
+        line = f"{files:,.0f} of {self._total:,} files, {files / spent:.1f} files/s, {hours / spent:.3f} media hours/s"
+        return line + (f", {left:,.0f} s left" if left >= 1 else "")

@@ -47,6 +47,8 @@ CATALOG = Table(
         c.URI: "string",
         c.SIZE: "bigint",
         c.MODIFIED_AT: "timestamp",
+        # What a store calls this state of the object, such as an ETag.
+        c.VERSION: "string",
         c.CONTENT_HASH: "string",
         c.TITLE: "string",
         c.DESCRIPTION: "string",
@@ -88,23 +90,36 @@ MEDIA = Table(
     {
         c.ITEM_ID: ID,
         c.CONTENT_HASH: "string",
+        # What the file is; `media.records.MediaInfo` says what each field means.
         "container": "string",
         "width": "int",
         "height": "int",
         c.DURATION: "double",
         "frame_rate": "double",
+        "variable_frame_rate": "boolean",
         "video_codec": "string",
+        "bit_depth": "int",
+        "colour": "string",
+        "gop": "int",
         "audio_codec": "string",
         "sample_rate": "int",
         "channels": "int",
-        "gop": "int",
         "bit_rate": "bigint",
         "loudness": "double",
+        "silence_share": "double",
+        "black_share": "double",
+        "languages": STRINGS,
+        "chapters": "array<struct<start: double, end: double, title: string>>",
+        "media_tags": "map<string,string>",
         # ok, partial, corrupt, unsupported, missing, timeout or too_large; reason is a typed word, detail a sentence.
         c.STATUS: "string",
         c.REASON: "string",
         c.DETAIL: "string",
         c.RETRYABLE: "boolean",
+        # How often the file was opened; a failure that a retry may mend is retried a few times only.
+        c.ATTEMPTS: "int",
+        # Into how many time ranges it was split.
+        c.PARTS: "int",
         c.FRAMES_DECODED: "int",
         c.SECONDS_DECODED: "double",
         c.SECONDS_SPENT: "double",
@@ -122,9 +137,33 @@ SHOTS = Table(
         c.START: "double",
         c.END: "double",
         c.KEY_FRAME_TIME: "double",
+        # How it begins: start (of the file), cut or fade; and how long the fade takes.
+        c.TRANSITION: "string",
+        c.TRANSITION_SECONDS: "double",
+        # Whether it is one of the few that represent the file.
+        c.KEY_SCENE: "boolean",
         c.THUMBNAIL: "binary",
     },
     key=(c.ITEM_ID, c.SHOT),
+    writer="features",
+)
+
+TRANSCRIPTS = Table(
+    "silver",
+    "transcripts",
+    {
+        c.ITEM_ID: ID,
+        # Who read or heard the words: an encoder of modality speech or screen.
+        c.ENCODER: "string",
+        c.ENCODER_VERSION: "string",
+        c.SEGMENT: "int",
+        c.START: "double",
+        c.END: "double",
+        c.LANGUAGE: "string",
+        c.TEXT: "string",
+        c.CONFIDENCE: "double",
+    },
+    key=(c.ITEM_ID, c.ENCODER, c.ENCODER_VERSION, c.SEGMENT),
     writer="features",
 )
 
@@ -179,7 +218,9 @@ ITEM_FEATURES = Table(
         c.VECTOR: FLOATS,
         c.FRAMES_DECODED: "int",
         c.SECONDS_DECODED: "double",
+        # ok, absent (the item has no such modality), failed (reason says why), or the status of the file.
         c.STATUS: "string",
+        c.REASON: "string",
     },
     key=c.FEATURE_KEY,
     writer="features",
@@ -331,6 +372,7 @@ ALL = (
     EVENTS,
     MEDIA,
     SHOTS,
+    TRANSCRIPTS,
     ITEMS,
     INTERACTIONS,
     ITEM_FEATURES,

@@ -1,30 +1,48 @@
-"""Run every benchmark and write docs/benchmarks.md, with the machine and the versions beside the figures."""
+"""Run benchmarks and write their sections of docs/benchmarks.md: `python -m benchmarks [NAME …]`, all without a name."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import sys
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import media, models, topk
-
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+NAMES = ("models", "media", "topk")
 LIBRARIES = ("pyspark", "delta-spark", "torch", "horovod", "av", "librosa", "numpy")
+HEAD = """# Benchmarks
+
+Written by `make bench`, each section also by `python -m benchmarks NAME`. Times are of the machine named in the section;
+ratios travel better.
+"""
+_SECTION = re.compile(r"<!-- (\w+) -->\n(.*?)(?=\n<!-- \w+ -->\n|\Z)", re.DOTALL)
 
 
-def main() -> None:
-    sections = [benchmark.run() for benchmark in (models, media, topk)]
-    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    head = (
-        "# Benchmarks\n\n"
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, {versions}. Times are of this machine; ratios travel better.\n"
-    )
-    TARGET.write_text("\n".join([head, *sections]), encoding="utf-8")
+def main(names: list[str]) -> None:
+    for name in names or NAMES:
+        # Written one by one: an hour of measurements must not be lost to the last of them.
+        _write(name, import_module(f"benchmarks.{name}").run())
     print(TARGET.read_text(encoding="utf-8"))
 
 
+def _write(name: str, text: str) -> None:
+    before = dict(_SECTION.findall(TARGET.read_text(encoding="utf-8"))) if TARGET.exists() else {}
+    sections = before | {name: f"{_machine()}\n\n{text.strip()}\n"}
+    body = "".join(f"\n<!-- {one} -->\n{sections[one].strip()}\n" for one in NAMES if one in sections)
+    TARGET.write_text(HEAD + body, encoding="utf-8")
+
+
+def _machine() -> str:
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return (
+        f"*{datetime.now(UTC):%Y-%m-%d}: {platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}, {versions}.*"
+    )
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,62 +1,288 @@
-"""Media to features: decode against the bare decode of the same packets, and what the encoders add."""
+"""Media to features: `make bench-media`. Pairs are measured side by side, round by round; median and spread are shown."""
 
 from __future__ import annotations
 
-import os
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
+import cv2
+import numpy as np
 import torch
 
+from avrec_spark import config, session
 from avrec_spark.config import FeatureSettings
+from avrec_spark.describe import Describer, Task
 from avrec_spark.encoders import registry
+from avrec_spark.media.cost import CostModel, Facts, pack
 from avrec_spark.media.decode import decode
-from avrec_spark.media.records import Limits
+from avrec_spark.media.records import Frames, Limits, Request
+from avrec_spark.pipelines import rows, runner
+from benchmarks import corpus
 from benchmarks.table import table
 
-CLIPS = Path(os.environ.get("AVREC_DATA", Path(__file__).resolve().parent.parent / ".cache" / "data")) / "clips"
+ROUNDS = 3
+CNN, SOUND = "efficientnet-lite0", "librosa"
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def run() -> str:
-    torch.set_num_threads(1)
-    settings = FeatureSettings()
-    encoders = {name: registry.create(name, settings) for name in ("efficientnet-lite0", "librosa")}
-    files = sorted(CLIPS.glob("*.mp4"))
-    warm = decode(str(files[0]), Limits.of(settings))
-    encoders["efficientnet-lite0"].encode([warm.frames])
-    encoders["librosa"].encode([warm.audio])
-    rows = []
-    for file in files:
-        started = time.perf_counter()
-        media = decode(str(file), Limits.of(settings))
-        decoded = time.perf_counter()
-        encoders["librosa"].encode([media.audio])
-        heard = time.perf_counter()
-        encoders["efficientnet-lite0"].encode([media.frames])
-        seen = time.perf_counter()
-        length = media.info.duration or 0.0
-        rows.append(
-            [
-                file.name,
-                f"{media.info.width}×{media.info.height}",
-                f"{length:.1f}",
-                f"{length / (decoded - started):.0f}×",
-                f"{(decoded - started) / bare_decode(file):.2f}",
-                f"{length / (heard - started):.0f}×",
-                f"{length / (seen - started):.0f}×",
-            ]
-        )
-    header = ["clip", "size", "seconds", "decode", "decode ÷ full bare decode", "+ audio features", "+ visual features"]
-    return table("Media to features, one core, × real time", "python -m benchmarks", header, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = (spark_and_pool, one_pass, incremental, memory, images, size)
+        return "\n".join(part(Path(folder)) for part in parts)
 
 
-def bare_decode(file: Path) -> float:
-    """Seconds to decode every packet of the file and keep nothing."""
+def _spread(values: list[float], digits: int = 2) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} – {max(values):.{digits}f})"
+
+
+def _timed(action: Callable[[], object]) -> float:
     started = time.perf_counter()
-    with av.open(str(file)) as container:
-        for stream in container.streams.video:
-            stream.thread_count = 1
-        for packet in container.demux():
-            packet.decode()
+    action()
     return time.perf_counter() - started
+
+
+# -- 1 ---------------------------------------------------------------------------------------------------------------
+
+
+def spark_and_pool(folder: Path) -> str:
+    """The same kernel, the same packing: two processes of a pool, and two slots of Spark."""
+    settings = FeatureSettings()
+    files = corpus.mixed(folder / "pool", 300)
+    model = CostModel()
+    costs = [model.predict(Facts(file.stat().st_size, file.name)) for file in files]
+    encoders = (CNN, SOUND)
+    chunks = [[str(files[n]) for n in task] for task in pack(costs, 2, settings.seconds_per_task)]
+    spark = session.get(config.SparkSettings(master="local[2,4]"))
+
+    def in_spark() -> None:
+        tasks = spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(
+            lambda chunk: [(uri, uri, list(encoders), True, 0) for uri in chunk]
+        )
+        frame = spark.createDataFrame(tasks, rows.TASK_SCHEMA).mapInPandas(
+            rows.describing(settings, encoders), rows.SCHEMA
+        )
+        frame.write.format("noop").mode("overwrite").save()
+
+    with multiprocessing.get_context("spawn").Pool(2, _start, (settings, encoders)) as pool:
+        pool.map(_describe, chunks[:2], chunksize=1)
+        in_spark()
+        pools, sparks = [], []
+        for _ in range(ROUNDS):
+            pools.append(_timed(lambda: pool.map(_describe, chunks, chunksize=1)))
+            sparks.append(_timed(in_spark))
+    shares = [a / b for a, b in zip(pools, sparks, strict=True)]
+    lines = [
+        ["process pool, 2 processes", _spread(pools, 1), "1.00"],
+        ["Spark, local[2]", _spread(sparks, 1), _spread(shares)],
+    ]
+    title = f"Media 1: {len(files)} byte-distinct clips of .5 to 10 s, {' and '.join(encoders)}"
+    text = table(title, "make bench-media", ["where", "seconds", "speed ÷ pool"], lines)
+    return text + "\nLimit: the CNN takes most of the time in both; Spark adds the start of a task and its rows.\n"
+
+
+_describer: Describer | None = None
+
+
+def _start(settings: FeatureSettings, encoders: tuple[str, ...]) -> None:
+    global _describer
+    _describer = Describer(settings, encoders)
+
+
+def _describe(uris: list[str]) -> int:
+    assert _describer is not None
+    tasks = (Task(uri, uri, tuple(_describer.encoders)) for uri in uris)
+    return sum(1 for one in _describer.describe(tasks) for _ in [rows.row(one, _describer.encoders)])
+
+
+# -- 2 ---------------------------------------------------------------------------------------------------------------
+
+
+def one_pass(folder: Path) -> str:
+    """Key frames, shots, sound and its features in one pass, beside the bare decode of the same packets."""
+    film = corpus.enlarged(folder / "1080p.mp4", (1920, 1080), repeats=2)
+    settings = FeatureSettings()
+    limits, encoder = Limits.of(settings), registry.create(SOUND, settings)
+    request = Request(str(film), frozenset({"frames", "sound"}))
+    torch.set_num_threads(1)
+    seconds = decode(request, limits).info.duration or 0.0
+
+    def whole() -> None:
+        encoder.summarise([decode(request, limits).sound])
+
+    whole()
+    passes, bare, every = [], [], []
+    for _ in range(ROUNDS):
+        bare.append(_timed(lambda: _bare(film)))
+        passes.append(_timed(whole))
+        every.append(_timed(lambda: _opencv(film)))
+    ratio = [a / b for a, b in zip(passes, bare, strict=True)]
+    lines = [
+        ["bare decode of key frames and sound", _spread([seconds / t for t in bare], 0), "1.00"],
+        ["one pass with features of the sound", _spread([seconds / t for t in passes], 0), _spread(ratio)],
+        ["OpenCV, every frame, no sound", _spread([seconds / t for t in every], 0), ""],
+    ]
+    title = f"Media 2: one pass over {seconds:.0f} s of 1080p, one core"
+    text = table(title, "make bench-media", ["what", "× real time", "time ÷ bare"], lines)
+    return text + (
+        "\nReal clips, enlarged and encoded with libx264's defaults. Limit: decoding key frames of 1080p, about 15 ms each.\n"
+    )
+
+
+def _bare(film: Path) -> None:
+    """Decode the key frames and all of the sound, and keep nothing."""
+    with av.open(str(film)) as container:
+        video, sound = container.streams.video[0], container.streams.audio[0]
+        for stream in (video, sound):
+            stream.codec_context.thread_count = 1
+        video.codec_context.skip_frame = "NONKEY"
+        for packet in container.demux([video, sound]):
+            packet.decode()
+
+
+def _opencv(film: Path) -> None:
+    cv2.setNumThreads(1)
+    capture = cv2.VideoCapture(str(film), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    while capture.read()[0]:
+        pass
+
+
+# -- 3 ---------------------------------------------------------------------------------------------------------------
+
+
+def incremental(folder: Path) -> str:
+    """A first run, a second over the same files, and a third with one more; all in one warm session."""
+    source = folder / "incremental"
+    corpus.mixed(source, 300, seed=1)
+    overrides = [f"catalog.source={source}", f"lakehouse.root={folder / 'lakehouse'}"]
+    settings = config.load(REPOSITORY / "conf" / "media.yaml", overrides, environment={})
+    jobs = ["catalog", "features"]
+    _warm_up(folder)
+    first = _timed(lambda: runner.run(jobs, settings, "first"))
+    unchanged, added = [], []
+    for number in range(ROUNDS):
+        unchanged.append(_timed(lambda number=number: runner.run(jobs, settings, f"again-{number}")))
+        corpus.remux(corpus.real_clips()[0], source / f"new-{number}.mp4", 3.0, tag=f"new {number}")
+        added.append(_timed(lambda number=number: runner.run(jobs, settings, f"more-{number}")))
+    more = [a - b for a, b in zip(added, unchanged, strict=True)]
+    lines = [
+        ["first run", f"{first:.1f}", "1.00"],
+        ["unchanged", _spread(unchanged, 1), _spread([t / first for t in unchanged], 3)],
+        ["one file more", _spread(added, 1), f"{_spread(more, 1)} s over that"],
+    ]
+    text = table(
+        "Media 3: catalog and features of 300 clips, again", "make bench-media", ["run", "seconds", "÷ first"], lines
+    )
+    return text + "\nLimit: a dozen small Spark queries; an unchanged file costs a stat.\n"
+
+
+def _warm_up(folder: Path) -> None:
+    """A JVM that has compiled its queries, and workers that have loaded their weights."""
+    corpus.mixed(folder / "warm", 4, seed=99)
+    overrides = [f"catalog.source={folder / 'warm'}", f"lakehouse.root={folder / 'warm-lakehouse'}"]
+    settings = config.load(REPOSITORY / "conf" / "media.yaml", overrides, environment={})
+    for name in ("one", "two"):
+        runner.run(["catalog", "features"], settings, name)
+
+
+# -- 4 ---------------------------------------------------------------------------------------------------------------
+
+
+def memory(folder: Path) -> str:
+    """Peak memory of a worker and of its decoder, in a process of their own, without the CNN."""
+    large = corpus.enlarged(folder / "4k.mp4", (3840, 2160))
+    long = corpus.remux(_longest(), folder / "two-hours.mp4", 10.0, repeats=int(7200 / 10.0))
+    tiny = folder / "tiny"
+    corpus.mixed(tiny, 10_000, longest=0.6, seed=2)
+    lines = []
+    for name, path in (("4K", large), ("two hours", long), ("10,000 tiny files", tiny)):
+        command = [sys.executable, "-m", "benchmarks.peak", str(path)]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout)
+        lines.append([name, f"{found['worker']:.0f}", f"{found['decoder']:.0f}", f"{found['seconds']:.1f}"])
+    text = table("Media 4: peak memory", "make bench-media", ["input", "worker, MiB", "decoder, MiB", "seconds"], lines)
+    return text + "\nWorker: Python, torch, librosa. Limit: 600 s of sound at a time, and the frames that a codec refers to.\n"
+
+
+def _longest() -> Path:
+    return next(clip for clip in corpus.real_clips() if "bikes" in clip.name)
+
+
+# -- 5 ---------------------------------------------------------------------------------------------------------------
+
+
+def images(folder: Path) -> str:
+    """EfficientNet-Lite0 on one core: batches in a loop, and the same batches in one slot of Spark."""
+    settings = FeatureSettings()
+    batches, size = 24, 8
+    spark = session.get(config.SparkSettings(master="local[2,4]"))
+
+    def encode(seed: int) -> None:
+        pictures = np.random.default_rng(seed).integers(0, 256, (size, 224, 224, 3)).astype(np.uint8)
+        registry.create(CNN, settings).summarise([Frames(pictures, np.arange(float(size)))])
+
+    def in_a_loop() -> None:
+        torch.set_num_threads(1)
+        for seed in range(batches):
+            encode(seed)
+
+    def task(frames):  # type: ignore[no-untyped-def]
+        torch.set_num_threads(1)
+        for frame in frames:
+            for seed in frame["id"]:
+                encode(int(seed))
+            yield frame
+
+    def in_spark() -> None:
+        spark.range(0, batches, 1, 1).mapInPandas(task, "id bigint").write.format("noop").mode("overwrite").save()
+
+    in_a_loop()
+    in_spark()
+    loops, sparks = [], []
+    for _ in range(ROUNDS):
+        loops.append(_timed(in_a_loop))
+        sparks.append(_timed(in_spark))
+    shares = [a / b for a, b in zip(loops, sparks, strict=True)]
+    lines = [
+        ["plain loop", _spread([batches * size / t for t in loops], 0), "1.00"],
+        ["Spark, one slot", _spread([batches * size / t for t in sparks], 0), _spread(shares)],
+    ]
+    text = table(
+        "Media 5: EfficientNet-Lite0, batches of 8, one core", "make bench-media", ["where", "images/s", "÷ loop"], lines
+    )
+    return text + "\nLimit: the convolutions.\n"
+
+
+# -- 6 ---------------------------------------------------------------------------------------------------------------
+
+
+def size(folder: Path) -> str:
+    """Time against the number of files."""
+    names = ("palette", SOUND)
+    lines, first = [], 0.0
+    for count in (100, 1_000, 10_000):
+        source = folder / f"size-{count}"
+        corpus.mixed(source, count, longest=2.0, seed=count)
+        overrides = [
+            f"catalog.source={source}",
+            f"lakehouse.root={folder / f'lake-{count}'}",
+            f"features.encoders=[{', '.join(names)}]",
+        ]
+        settings = config.load(REPOSITORY / "conf" / "media.yaml", overrides, environment={})
+        runner.run(["catalog"], settings, "r")
+        seconds = _timed(lambda settings=settings: runner.run(["features"], settings, "r"))
+        first = first or seconds / count
+        lines.append([f"{count:,}", f"{seconds:.1f}", f"{seconds / count * 1000:.1f}", f"{seconds / count / first:.2f}"])
+    text = table(
+        f"Media 6: features ({', '.join(names)}) against the number of clips of .5 to 2 s",
+        "make bench-media",
+        ["clips", "seconds", "ms a clip", "÷ at 100"],
+        lines,
+    )
+    return text + "\nThe clips are byte-distinct remuxes of a few real ones, so that no content is reused.\n"

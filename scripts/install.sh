@@ -41,9 +41,12 @@ install() { "$BIN/uv" pip install -p "$BIN/python" -c constraints.txt "$@"; }
 
 # What setup.py requires, and what the build of Horovod and of the package itself needs beside it. Compiled at once: ranks,
 # workers and decoders are new processes, and where Python may write no bytecode each would compile torch for itself.
+# rapidocr-onnxruntime asks for opencv-python, which would overwrite the headless one; all else that it needs is in the
+# extra ocr.
 libraries() {
-  "$BIN/python" scripts/requirements.py training text dev >"$LOGS/requirements.txt" &&
-    install --compile-bytecode -r "$LOGS/requirements.txt" cmake wheel cffi psutil cloudpickle pyyaml
+  "$BIN/python" scripts/requirements.py training text speech ocr shots transformers s3 dev >"$LOGS/requirements.txt" &&
+    install --compile-bytecode -r "$LOGS/requirements.txt" cmake wheel cffi psutil cloudpickle pyyaml &&
+    install --compile-bytecode --no-deps rapidocr-onnxruntime
 }
 
 package() { install --no-deps --no-build-isolation -e .; }

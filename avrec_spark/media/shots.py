@@ -1,56 +1,224 @@
-"""Shot boundaries between key frames, by colour.
-
-Encoders place key frames at hard cuts, so that comparing key frames finds most cuts at a hundredth of the cost of
-reading every frame; the precision is the distance of the frames that were decoded.
-"""
+"""Shots of a file: from transitions and key frames, over the borders of ranges, and those that stand for the whole."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avrec_spark.media.pictures import jpeg
+from avrec_spark.media.pictures import Picture, jpeg
 from avrec_spark.media.records import Shot
+from avrec_spark.media.transitions import Look, Transition, is_black
 
-# A cut changes the colours of the picture: Bhattacharyya distance of HSV histograms, 0 for equal colours, 1 for none in
-# common; two moments of one shot usually stay below .35, a hard cut usually exceeds .5.
-CUT_DISTANCE = 0.45
-# And it changes the picture itself, by so many of 255 levels in the mean: near black and near grey, hue is only noise.
-CUT_LEVELS = 12.0
+MAX_KEY_SCENES = 5
+# Another key scene must raise what the chosen ones show of the file by this share of the file.
+_WORTH_ANOTHER = 0.05
+_THUMBNAILS_HELD = 64
+_CANDIDATES = 512
 
 
-def find_shots(pictures: Sequence[NDArray[np.uint8]], times: NDArray[np.float64], duration: float) -> list[Shot]:
-    """Shots from pictures uint8[h, w, 3] (RGB) taken at `times`, in order.
+@dataclass(frozen=True)
+class Score:
+    """Of transitions of one kind: `hits` of the `found` ones agree with one of the `true` ones each."""
 
-    A shot begins at its first picture (the first one at 0) and ends where the next begins (the last one at
-    `duration`); its thumbnail is its middle picture.
+    hits: int
+    found: int
+    true: int
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.hits + other.hits, self.found + other.found, self.true + other.true)
+
+    @property
+    def precision(self) -> float:
+        return self.hits / self.found if self.found else 1.0
+
+    @property
+    def recall(self) -> float:
+        return self.hits / self.true if self.true else 1.0
+
+    @property
+    def f1(self) -> float:
+        return 2 * self.hits / (self.found + self.true) if self.found + self.true else 1.0
+
+
+def score(found: Sequence[Transition], true: Sequence[Transition], tolerance: float = 0.25) -> Score:
+    """How well transitions agree, one to one and in order of time; call it for each kind.
+
+    Two cuts agree if they are at most `tolerance` seconds apart, two fades if their intervals overlap.
+
+    >>> cuts = [Transition(time, time, "cut") for time in (1.0, 4.1, 9.0)]
+    >>> result = score(cuts, [Transition(4.0, 4.0, "cut"), Transition(9.5, 9.5, "cut")])
+    >>> result.hits, result.precision, result.recall, round(result.f1, 2)
+    (1, 0.3333333333333333, 0.5, 0.4)
     """
-    if not len(pictures):
-        return []
-    firsts = [0, *(n for n in range(1, len(pictures)) if _is_cut(pictures[n - 1], pictures[n]))]
-    starts = [0.0] + [float(times[first]) for first in firsts[1:]]
-    ends = [*starts[1:], max(duration, float(times[-1]))]
-    shots = []
-    for first, after, start, end in zip(firsts, [*firsts[1:], len(pictures)], starts, ends, strict=True):
-        middle = (first + after) // 2
-        shots.append(Shot(start, end, float(times[middle]), jpeg(pictures[middle])))
+    left = sorted(true)
+    hits = 0
+    for transition in sorted(found):
+        match = next((other for other in left if _agree(transition, other, tolerance)), None)
+        if match is not None:
+            left.remove(match)
+            hits += 1
+    return Score(hits, len(found), len(true))
+
+
+def transitions(shots: Sequence[Shot]) -> list[Transition]:
+    """The cuts and fades that shots begin with."""
+    found = []
+    for shot in shots:
+        if shot.transition in ("cut", "fade"):
+            half = shot.transition_seconds / 2
+            found.append(
+                Transition(shot.start - half, shot.start + half, "cut" if shot.transition == "cut" else "fade")
+            )
+    return found
+
+
+def _agree(a: Transition, b: Transition, tolerance: float) -> bool:
+    if a.start == a.end and b.start == b.end:
+        return abs(a.start - b.start) <= tolerance + 1e-9
+    return a.start < b.end and b.start < a.end
+
+
+class _Key(NamedTuple):
+    time: float
+    colours: NDArray[np.float32]
+    thumbnail: Picture
+    black: bool
+
+
+class ShotBuilder:
+    """Puts shots together from key frames and transitions while both are found; memory grows with the shots alone."""
+
+    def __init__(self, start: float) -> None:
+        self._start = start
+        self._opening: Transition | None = None
+        self._keys: list[_Key] = []
+        self._shots: list[Shot] = []
+        self._black: list[bool] = []
+        self._used: list[_Key] = []  # for a shot of which no frame was decoded
+
+    def add(self, at: Look, thumbnail: Picture) -> None:
+        """A frame of the span, and what is shown of it should it be the one in the middle of its shot."""
+        self._keys.append(_Key(at.time, at.colours, thumbnail, is_black(at)))
+
+    def settle(self, transitions: Sequence[Transition], until: float) -> None:
+        """These transitions, in order of time, are all that there are before `until`."""
+        for transition in transitions:
+            if self._shots or any(key.time < transition.middle for key in self._keys):
+                self._close(transition.middle)
+            self._start, self._opening = transition.middle, transition
+        while sum(key.time < until for key in self._keys) > _THUMBNAILS_HELD:
+            # Still one shot: every second of its pictures is enough to find a middle one.
+            settled = sum(key.time < until for key in self._keys)
+            self._keys = [*self._keys[:settled:2], *self._keys[settled:]]
+
+    def finish(self, end: float, is_last: bool = True) -> list[Shot]:
+        """All shots; the last one ends at `end`, which is that of the file where the span `is_last`.
+
+        Black before the first picture and after the last one is no shot.
+        """
+        self._close(end)
+        shots, black = self._shots, self._black
+        if len(shots) > 1 and black[0] and shots[0].transition == "start":
+            shots[1] = replace(shots[1], start=shots[0].start, transition="start", transition_seconds=0.0)
+            shots, black = shots[1:], black[1:]
+        if len(shots) > 1 and black[-1] and is_last:
+            shots = [*shots[:-2], replace(shots[-2], end=shots[-1].end)]
+        return key_scenes(shots)
+
+    def _close(self, end: float) -> None:
+        own = [key for key in self._keys if key.time < end]
+        self._keys = self._keys[len(own) :]
+        opening, start = self._opening, self._start
+        self._start = end
+        own = own or self._used or self._keys
+        if not own:
+            return
+        middle = min(own, key=lambda key: abs(key.time - (start + end) / 2))
+        shot = Shot(start, end, middle.time, jpeg(middle.thumbnail))
+        shot.colours = np.mean([key.colours for key in own], axis=0, dtype=np.float32)
+        if opening:
+            shot.transition, shot.transition_seconds = opening.kind, opening.end - opening.start
+        elif start > 0:
+            shot.transition = "range"
+        self._shots.append(shot)
+        self._black.append(all(key.black for key in own))
+        self._used = [middle]
+
+
+def key_scenes(shots: list[Shot]) -> list[Shot]:
+    """The shots, with the few marked that stand for the file; changes them in place."""
+    for shot in shots:
+        shot.key_scene = False
+    if shots:
+        colours = np.stack([shot.colours for shot in shots])
+        seconds = np.array([shot.end - shot.start for shot in shots])
+        for position in representatives(colours, seconds, MAX_KEY_SCENES, _WORTH_ANOTHER):
+            shots[position].key_scene = True
     return shots
 
 
-def _is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
-    colours = cv2.compareHist(_histogram(before), _histogram(after), cv2.HISTCMP_BHATTACHARYYA)
-    levels = np.abs(_coarse(before) - _coarse(after)).mean()
-    return bool(colours > CUT_DISTANCE and levels > CUT_LEVELS)
+def representatives(
+    colours: NDArray[np.float32], seconds: NDArray[np.float64], count: int, least: float = 0.0
+) -> list[int]:
+    """Positions, in order, of at most `count` of the shots that together show most of the file.
+
+    Greedy facility location (Nemhauser, Wolsey, Fisher 1978): a shot is shown as well as the chosen shot that is most
+    like it (histogram intersection of `colours` float32[n, m]), and counts by its `seconds` float64[n]. Stops when the
+    next one adds no more than `least` of the whole.
+
+    >>> representatives(np.eye(3, dtype=np.float32)[[0, 0, 1]], np.array([1.0, 2.0, 1.5]), 2)
+    [0, 2]
+    """
+    weights = seconds / max(float(seconds.sum()), 1e-9)
+    shown = np.zeros(len(colours))
+    chosen: list[int] = []
+    likeness: dict[int, NDArray[np.float64]] = {}
+    # Upper bounds: what a shot adds only falls as others are chosen. Of very many shots only long ones are candidates.
+    gains = np.where(seconds >= np.sort(seconds)[-_CANDIDATES:][0], np.inf, -np.inf)
+    while len(chosen) < count:
+        while True:
+            best = int(np.argmax(gains))
+            if gains[best] == -np.inf:
+                return sorted(chosen)
+            if best not in likeness:
+                likeness[best] = np.minimum(colours, colours[best]).sum(axis=1, dtype=np.float64)
+            gain = float(weights @ np.maximum(likeness[best] - shown, 0.0))
+            fresh, gains[best] = gain >= gains[best] - 1e-12, gain
+            if fresh:
+                break
+        if chosen and gains[best] <= least:
+            break
+        chosen.append(best)
+        shown = np.maximum(shown, likeness[best])
+        gains[best] = -np.inf
+    return sorted(chosen)
 
 
-def _histogram(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
-    counts = cv2.calcHist([hsv], [0, 1, 2], None, [12, 4, 6], [0, 180, 0, 256, 0, 256])
-    return np.asarray(counts / counts.sum(), np.float32)
+def join(ranges: Sequence[Sequence[Shot]]) -> list[Shot]:
+    """The shots of a file from those of its ranges, in order; key scenes are chosen anew.
+
+    A shot that begins with a range goes on from the one before it. The longer piece gives the thumbnail.
+    """
+    joined: list[Shot] = []
+    for shot in (shot for shots in ranges for shot in shots):
+        if joined and shot.transition == "range":
+            joined[-1] = _one(joined[-1], shot)
+            continue
+        if joined and shot.start < joined[-1].end:
+            joined[-1] = replace(joined[-1], end=max(shot.start, joined[-1].start))
+        joined.append(replace(shot))
+    return key_scenes(joined)
 
 
-def _coarse(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(picture, (16, 16), interpolation=cv2.INTER_AREA), np.float32)
+def _one(first: Shot, second: Shot) -> Shot:
+    seconds = first.end - first.start, second.end - second.start
+    longer = first if seconds[0] >= seconds[1] else second
+    share = seconds[0] / max(sum(seconds), 1e-9)
+    colours = np.asarray(share * first.colours + (1 - share) * second.colours, np.float32)
+    return replace(
+        first, end=second.end, key_frame_time=longer.key_frame_time, thumbnail=longer.thumbnail, colours=colours
+    )

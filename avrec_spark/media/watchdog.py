@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from avrec_spark.errors import DecoderStartError
-from avrec_spark.media.records import DecodedMedia, Limits, Refusal
+from avrec_spark.media.records import DecodedMedia, Limits, Refusal, Request
 from avrec_spark.media.worker import LENGTH, READY, write
 
 START_SECONDS = 60.0
@@ -55,7 +55,7 @@ class Decoder:
         """The process id of the child, None when there is none at the moment."""
         return self._child.pid if self._child else None
 
-    def decode(self, path: str) -> DecodedMedia:
+    def decode(self, request: Request) -> DecodedMedia:
         """As `decode.decode`; a hang becomes the status timeout, a crash corrupt (decoder_crashed).
 
         Raises `DecoderStartError` when a child cannot be started at all.
@@ -64,23 +64,24 @@ class Decoder:
         started = time.perf_counter()
         try:
             assert child.stdin is not None
-            write(child.stdin, (path, self.limits))  # type: ignore[arg-type]
+            write(child.stdin, (request, self.limits))  # type: ignore[arg-type]
             reply = _receive(child, self.limits.timeout_seconds)
         except TimeoutError:
             self._end()
             detail = f"Decoding took longer than {self.limits.timeout_seconds:g} s and was stopped."
-            return self._lost(Refusal("timeout", "timeout", detail, retryable=True), started)
+            return self._lost(Refusal("timeout", "timeout", detail, retryable=True), request, started)
         except (_ChildEnded, BrokenPipeError):
             code = self._end(grace=1.0)  # It is exiting already; let it tell how.
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             detail = f"The decoder died while reading it ({how})."
-            return self._lost(Refusal("corrupt", "decoder_crashed", detail, retryable=True), started)
+            return self._lost(Refusal("corrupt", "decoder_crashed", detail, retryable=True), request, started)
         assert isinstance(reply, DecodedMedia)
         return reply
 
     @staticmethod
-    def _lost(refusal: Refusal, started: float) -> DecodedMedia:
+    def _lost(refusal: Refusal, request: Request, started: float) -> DecodedMedia:
         media = refusal.as_media()
+        media.part = request.part
         media.seconds_spent = time.perf_counter() - started
         return media
 

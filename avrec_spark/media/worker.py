@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import signal
 import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from avrec_spark.media.decode import decode
-from avrec_spark.media.records import DecodedMedia, Limits
+from avrec_spark.media.records import DecodedMedia, Limits, Request
 
 LENGTH = struct.Struct("!Q")
 READY = "ready"
@@ -23,8 +24,8 @@ READY = "ready"
 _ORPHAN_GRACE_SECONDS = 5.0
 
 
-def serve(answer: Callable[[str, Limits], DecodedMedia] = decode) -> None:
-    """Answer requests (path, limits) from the standard input with what `answer` returns."""
+def serve(answer: Callable[[Request, Limits], DecodedMedia] = decode) -> None:
+    """Answer requests (request, limits) from the standard input with what `answer` returns."""
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -32,11 +33,19 @@ def serve(answer: Callable[[str, Limits], DecodedMedia] = decode) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     write(replies, READY)
     while (request := read(requests)) is not None:
-        path, limits = request
+        wanted, limits = request
+        _bound_memory(limits.max_memory_mib)
         signal.setitimer(signal.ITIMER_REAL, limits.timeout_seconds + _ORPHAN_GRACE_SECONDS)
-        reply = answer(path, limits)
+        reply = answer(wanted, limits)
         signal.setitimer(signal.ITIMER_REAL, 0)
         write(replies, reply)
+
+
+def _bound_memory(mebibytes: int) -> None:
+    """Private memory only: libraries, mapped and shared, do not count."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = mebibytes * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def write(stream: BinaryIO, message: Any) -> None:

@@ -7,8 +7,6 @@ URIs are relative to the list.
 
 from __future__ import annotations
 
-import os
-import stat
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -22,14 +20,17 @@ from pyspark.sql.types import StringType
 
 from avrec_spark import columns as c
 from avrec_spark import config, tables
-from avrec_spark.errors import EmptyCatalogueError, MissingColumnsError
+from avrec_spark.errors import EmptyCatalogueError, MissingColumnsError, MissingExtraError
 from avrec_spark.media.identity import content_hash
-from avrec_spark.media.records import Refusal
-from avrec_spark.media.source import local_path
+from avrec_spark.media.records import Limits, Refusal
+from avrec_spark.media.source import stat
+from avrec_spark.media.storage import redacted
 from avrec_spark.pipelines import sources
 from avrec_spark.pipelines.job import Context, Counts, Job
 
-_LISTED = "uri string, relative string, item_id string, title string"
+# Set where ids are derived from places and not brought by the catalogue.
+_DERIVED = "derived"
+_LISTED = f"uri string, relative string, item_id string, title string, {_DERIVED} boolean"
 
 
 def run(context: Context) -> Counts:
@@ -41,14 +42,19 @@ def run(context: Context) -> Counts:
         raise EmptyCatalogueError(source, looked_for)
     quarantined = context.quarantine(refused)
 
-    catalog = _with_files(context, listed).persist()
-    new, missing = catalog.count(), catalog.where(F.col(c.STATUS) == tables.MISSING).count()
-    gone = _gone(context, catalog).persist()
-    counts = {"rows_in": new + quarantined, "rows_out": new, "quarantined": quarantined}
-    counts |= {"missing": missing, "gone": gone.count()}
-    context.lakehouse.replace(tables.CATALOG, catalog.unionByName(gone, allowMissingColumns=True))
-    context.lakehouse.replace(tables.ITEMS, _items(context.lakehouse.read(tables.CATALOG)))
-    return counts
+    catalog = _with_files(context, listed)
+    if _DERIVED in catalog.columns:
+        catalog = _with_kept_ids(context, catalog.persist())
+    catalog = catalog.persist()
+    rows = catalog.unionByName(_gone(context, catalog), allowMissingColumns=True)
+    context.lakehouse.replace(tables.CATALOG, rows)
+    written = context.lakehouse.read(tables.CATALOG)
+    context.lakehouse.replace(tables.ITEMS, _items(written))
+    found = {row[0]: row[1] for row in written.groupBy(c.STATUS).count().collect()}
+    missing, gone = found.get(tables.MISSING, 0), found.get(tables.GONE, 0)
+    listed_rows = found.get(tables.PRESENT, 0) + missing
+    counts = {"rows_in": listed_rows + quarantined, "rows_out": listed_rows, "quarantined": quarantined}
+    return counts | {"missing": missing, "gone": gone}
 
 
 def _is_list(source: str) -> bool:
@@ -65,7 +71,7 @@ def _from_folder(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
     found = sources.files(source)
     media = [file for file in found if Path(file.relative).suffix.lower() in extensions]
     rows = [
-        (file.uri, file.relative, str(uuid.uuid5(uuid.NAMESPACE_URL, file.relative)), Path(file.relative).stem)
+        (file.uri, file.relative, str(uuid.uuid5(uuid.NAMESPACE_URL, file.relative)), Path(file.relative).stem, True)
         for file in media
     ]
     others = [(file.relative, file.uri) for file in found if Path(file.relative).suffix.lower() not in extensions]
@@ -97,8 +103,8 @@ def _from_list(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
     base = fsspec.core.url_to_fs(source)[1].rsplit("/", 1)[0]
     absolute = F.col(c.URI).rlike("^(/|[a-zA-Z][a-zA-Z0-9+.-]*:)")
     if c.ITEM_ID not in frame.columns:
-        frame = frame.withColumn(c.ITEM_ID, _uuid5(F.col(c.URI)))
-    known = {c.DESCRIPTION, c.TAGS, c.CHANNEL, c.LICENCE, c.PUBLISHED_AT, c.TITLE} & set(frame.columns)
+        frame = frame.withColumn(c.ITEM_ID, _uuid5(F.col(c.URI))).withColumn(_DERIVED, F.lit(True))
+    known = {_DERIVED, c.DESCRIPTION, c.TAGS, c.CHANNEL, c.LICENCE, c.PUBLISHED_AT, c.TITLE} & set(frame.columns)
     frame = (
         frame.withColumn("relative", F.col(c.URI))
         .withColumn(c.URI, F.when(absolute, F.col(c.URI)).otherwise(F.concat(F.lit(base + "/"), F.col(c.URI))))
@@ -107,7 +113,8 @@ def _from_list(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
             c.REASON,
             F.when(F.col("relative").isNull() | (F.trim("relative") == ""), "missing_uri")
             .when(F.col(c.ITEM_ID).isNull(), "missing_item")
-            .when(~F.col("first"), "duplicate_item"),
+            .when(~F.col("first"), "duplicate_item")
+            .when(_redacted(c.URI) != F.col(c.URI), "credentials_in_uri"),
         )
         .persist()
     )
@@ -117,12 +124,20 @@ def _from_list(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
         F.lit(source).alias(c.SOURCE),
         F.concat_ws("#", F.lit("row"), F.col("order") + 1).alias(c.KEY),
         c.REASON,
-        F.lit("The row names no file, no id, or an id that an earlier row already has.").alias(c.DETAIL),
-        c.ORIGINAL,
+        F.lit(
+            "The row names no file, no id, an id that an earlier row already has, or a place together with credentials, "
+            "which belong into the environment."
+        ).alias(c.DETAIL),
+        F.when(F.col(c.REASON) != "credentials_in_uri", F.col(c.ORIGINAL)).otherwise(_redacted(c.URI)).alias(c.ORIGINAL),
         F.lit(False).alias(c.RETRYABLE),
     )
     items = frame.where(F.col(c.REASON).isNull()).select(c.URI, "relative", c.ITEM_ID, *sorted(known))
     return items, refused
+
+
+@F.udf(StringType())
+def _redacted(uri: str | None) -> str | None:
+    return redacted(uri) if uri else uri
 
 
 @F.udf(StringType())
@@ -133,42 +148,74 @@ def _uuid5(relative: str | None) -> str | None:
 def _with_files(context: Context, listed: DataFrame) -> DataFrame:
     """Adds size, modification time, content hash and whether the file is there; unchanged files are not read again."""
     before = context.lakehouse.read_or_empty(tables.CATALOG).where(F.col(c.STATUS) == tables.PRESENT)
-    before = before.select(
-        F.col(c.URI),
-        F.col(c.SIZE).alias("old_size"),
-        F.col(c.MODIFIED_AT).alias("old_modified_at"),
-        F.col(c.CONTENT_HASH).alias("old_hash"),
-    ).dropDuplicates([c.URI])
+    before = before.select(c.URI, *[F.col(name).alias(f"old_{name}") for name in _STATE]).dropDuplicates([c.URI])
     files = listed.select(c.URI).distinct().join(before, c.URI, "left")
-    schema = f"{c.URI} string, {c.SIZE} bigint, {c.MODIFIED_AT} timestamp, {c.CONTENT_HASH} string, {c.STATUS} string"
+    schema = ", ".join(f"{name} {tables.CATALOG.columns[name]}" for name in (c.URI, *_STATE, c.STATUS))
     partitions = context.spark.sparkContext.defaultParallelism
-    statted = files.repartition(partitions).mapInPandas(_stat_and_hash, schema)
-    return listed.join(statted, c.URI, "left")
+    limits = Limits.of(context.settings.features)
+
+    def stat_and_hash(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
+        for batch in batches:
+            rows = [_stat_one(limits, *row) for row in batch.itertuples(index=False)]
+            frame = pd.DataFrame(rows, columns=[c.URI, *_STATE, c.STATUS])
+            yield frame.astype({c.SIZE: "Int64", c.MODIFIED_AT: "datetime64[us, UTC]"})
+
+    return listed.join(files.repartition(partitions).mapInPandas(stat_and_hash, schema), c.URI, "left")
 
 
-def _stat_and_hash(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
-    for batch in batches:
-        yield pd.DataFrame(
-            [_stat_one(*row) for row in batch.itertuples(index=False)],
-            columns=[c.URI, c.SIZE, c.MODIFIED_AT, c.CONTENT_HASH, c.STATUS],
-        ).astype({c.SIZE: "Int64", c.MODIFIED_AT: "datetime64[us, UTC]"})
+_STATE = (c.SIZE, c.MODIFIED_AT, c.VERSION, c.CONTENT_HASH)
 
 
 def _stat_one(
-    uri: str, old_size: float | None, old_modified_at: pd.Timestamp | None, old_hash: str | None
-) -> tuple[str, int | None, datetime | None, str | None, str]:
+    limits: Limits,
+    uri: str,
+    old_size: float | None,
+    old_modified_at: pd.Timestamp | None,
+    old_version: str | None,
+    old_hash: str | None,
+) -> tuple[str, int | None, datetime | None, str | None, str | None, str]:
+    """What cannot be read has no hash; the features job says what is wrong with it."""
     try:
-        path = local_path(uri)
-        found = os.stat(path)
-    except (OSError, Refusal):
-        return uri, None, None, None, tables.MISSING
-    modified_at = datetime.fromtimestamp(found.st_mtime_ns // 1000 / 1e6, UTC)
-    same_time = old_modified_at is not None and old_modified_at.tz_localize("UTC") == modified_at
-    unchanged = old_hash and old_size == found.st_size and same_time
-    # A pipe must not be read, and what cannot be read has no hash; the features job says what is wrong with either.
-    readable = stat.S_ISREG(found.st_mode) and os.access(path, os.R_OK)
-    hashed = old_hash if unchanged else content_hash(path) if readable else None
-    return uri, found.st_size, modified_at, hashed, tables.PRESENT
+        found = stat(uri, limits)
+    except MissingExtraError:
+        return uri, None, None, None, None, tables.PRESENT
+    if isinstance(found, Refusal):
+        return uri, None, None, None, None, tables.MISSING if found.status == "missing" else tables.PRESENT
+    same_time = not pd.isna(old_modified_at) and old_modified_at.tz_localize("UTC") == found.modified_at
+    if old_hash and old_size == found.size and same_time and old_version == found.version:
+        return uri, *found, old_hash, tables.PRESENT
+    try:
+        return uri, *found, content_hash(uri, limits), tables.PRESENT
+    except Refusal:
+        return uri, *found, None, tables.PRESENT
+
+
+def _with_kept_ids(context: Context, catalog: DataFrame) -> DataFrame:
+    """Derived ids, except where an item of an earlier run is the same: by its place, or by content when it was renamed.
+
+    So an edited file keeps its id, and a renamed one keeps id, features and behaviour.
+    """
+    if not context.lakehouse.exists(tables.CATALOG):
+        return catalog
+    there = context.lakehouse.read(tables.CATALOG).where(F.col(c.STATUS) == tables.PRESENT)
+    there = there.select(c.URI, F.col(c.CONTENT_HASH).alias("hash"), F.col(c.ITEM_ID).alias("kept")).persist()
+    at_home = there.select(c.URI, F.col("kept").alias("by_place")).dropDuplicates([c.URI])
+    # Of several copies the first in order takes the first id, and so on.
+    lost = there.join(catalog.select(c.URI), c.URI, "left_anti")
+    lost = lost.withColumn("nth", F.expr(f"row_number() OVER (PARTITION BY hash ORDER BY {c.URI})"))
+    placed = catalog.join(at_home, c.URI, "left")
+    placed = placed.withColumn(
+        "nth", F.expr(f"row_number() OVER (PARTITION BY {c.CONTENT_HASH}, by_place IS NULL ORDER BY {c.URI})")
+    )
+    moved = F.col("by_place").isNull() & (F.col(c.CONTENT_HASH) == F.col("hash")) & (placed["nth"] == lost["nth"])
+    named = placed.join(lost.drop(c.URI), moved, "left").drop("nth", "hash")
+    named = named.withColumn(c.ITEM_ID, F.coalesce("by_place", "kept", c.ITEM_ID))
+    # A new file may lie where one lay whose id went elsewhere with its content.
+    earlier = F.expr(
+        f"row_number() OVER (PARTITION BY {c.ITEM_ID} ORDER BY by_place IS NULL, kept IS NULL, {c.URI}) > 1"
+    )
+    homonym = _uuid5(F.concat_ws("\n", "relative", c.URI, c.CONTENT_HASH))
+    return named.withColumn(c.ITEM_ID, F.when(earlier, homonym).otherwise(F.col(c.ITEM_ID)))
 
 
 def _gone(context: Context, catalog: DataFrame) -> DataFrame:
@@ -203,7 +250,10 @@ def _check(settings: config.Settings) -> None:
 JOB = Job(
     name="catalog",
     run=run,
-    sections=("catalog",),
+    sections=("catalog", "features"),
     sources=lambda settings: {"catalog": sources.fingerprint(str(settings.catalog.source))},
     check=_check,
+    writes=(tables.CATALOG, tables.ITEMS),
+    # A folder's listing shows every change; what a list names must be looked at.
+    skips=lambda settings: not _is_list(str(settings.catalog.source)),
 )

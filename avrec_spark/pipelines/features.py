@@ -1,308 +1,333 @@
-"""features: one pass over each new file → silver.media, silver.shots, gold.item_features, gold.segment_features.
+"""features: one pass over each new file → silver.media, shots, transcripts, gold.item_features, segment_features.
 
-A file is known by its content hash: what has been decoded with the same encoders before is not opened again, and two
-items of one content share one decode. Every present item ends with a row in silver.media and one an encoder in
-gold.item_features; where there is nothing to encode the vector is null and the status says why.
+A file is known by its content hash: what is known of a content is not computed again, whatever the file is called and
+however many items share it, and a new encoder decodes only what it reads. Every present item ends with a row in
+silver.media and one an encoder in gold.item_features; where there is nothing to encode the vector is null and the
+status says why.
+
+The work goes in waves of about `features.commit_seconds`: a run that is interrupted goes on after its last wave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+import math
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-from pyspark import TaskContext
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
-from pyspark.sql.types import DoubleType
 
 from avrec_spark import columns as c
 from avrec_spark import tables
 from avrec_spark.config import FeatureSettings
 from avrec_spark.encoders import registry
-from avrec_spark.encoders.port import Encoder, pooled
-from avrec_spark.media.cost import estimate_seconds
-from avrec_spark.media.records import DecodedMedia, Limits
-from avrec_spark.media.watchdog import Decoder
+from avrec_spark.encoders.port import Encoder
+from avrec_spark.media.cost import CostModel, Facts, pack
+from avrec_spark.pipelines import rows, texts
 from avrec_spark.pipelines.job import Context, Counts, Job
+from avrec_spark.pipelines.rows import FULL, PARTIAL, WORK
 from avrec_spark.tables import Table
 
-TEXT = "text"
-# What identifies a decode: the content where it could be read, else the URI.
-_WORK = "work"
 _LACKING = "lacking"
-_MEDIA = {name: kind for name, kind in tables.MEDIA.columns.items() if name != c.ITEM_ID}
-_SHOTS = {name: kind for name, kind in tables.SHOTS.columns.items() if name != c.ITEM_ID}
-_FEATURES = {name: kind for name, kind in tables.ITEM_FEATURES.columns.items() if name != c.ITEM_ID}
-_SEGMENTS = {name: kind for name, kind in tables.SEGMENT_FEATURES.columns.items() if name != c.ITEM_ID}
-
-
-def _struct(columns: dict[str, str]) -> str:
-    return "array<struct<" + ", ".join(f"`{name}`: {kind}" for name, kind in columns.items()) + ">>"
-
-
-_RESULT = (
-    f"{_WORK} string, "
-    + ", ".join(f"`{name}` {kind}" for name, kind in _MEDIA.items())
-    + f", shots {_struct(_SHOTS)}, features {_struct(_FEATURES)}, segments {_struct(_SEGMENTS)}"
-)
+_WANTED = "encoders"
+_WAVE = "wave"
+# A decoder that hangs or dies may have met a busy machine; met again and again, it is the file.
+_MAX_ATTEMPTS = 3
+# Files that teach the prices: enough for a handful of terms.
+_LESSONS = 2_000
 
 
 def run(context: Context) -> Counts:
     items = _items(context).persist()
-    decoded = _decode_new(context, items)
-    texts = _encode_new_texts(context)
-    refused = _refused(context, items)
-    quarantined = context.quarantine(refused)
+    encoders = _media_encoders(context.settings.features)
+    described = _describe_new(context, items, encoders)
+    copied = _copy_known(context, items, encoders)
+    encoded = texts.encode_new(context)
+    quarantined = context.quarantine(_refused(context, items))
     rows_in = items.count()
     items.unpersist()
-    return {
-        "rows_in": rows_in,
-        "rows_out": rows_in - quarantined,
-        "quarantined": quarantined,
-        "files_decoded": decoded,
-        "texts_encoded": texts,
-    }
+    counts = {"rows_in": rows_in, "rows_out": rows_in - quarantined, "quarantined": quarantined}
+    return counts | {"files_decoded": described, "items_copied": copied, "texts_encoded": encoded}
 
 
 def _items(context: Context) -> DataFrame:
     catalog = context.lakehouse.read(tables.CATALOG).where(F.col(c.STATUS) != tables.GONE)
     work = F.coalesce(c.CONTENT_HASH, F.concat(F.lit("uri:"), c.URI))
     return catalog.select(
-        c.ITEM_ID, c.URI, c.SIZE, work.alias(_WORK), (F.col(c.STATUS) == tables.MISSING).alias(_LACKING)
+        c.ITEM_ID, c.URI, c.SIZE, work.alias(WORK), (F.col(c.STATUS) == tables.MISSING).alias(_LACKING)
     )
 
 
-# -- media -----------------------------------------------------------------------------------------------------------
+def _media_encoders(settings: FeatureSettings) -> list[Encoder[Any]]:
+    return [encoder for encoder in registry.in_use(settings) if encoder.reads != "text"]
 
 
-def _decode_new(context: Context, items: DataFrame) -> int:
-    """Decode and encode what is new, and write it; returns the number of files opened."""
+# -- what is new -----------------------------------------------------------------------------------------------------
+
+
+def _todo(context: Context, items: DataFrame, encoders: list[Encoder[Any]]) -> DataFrame:
+    """One row a content that something is unknown of: which encoders are to read it, and whether it is described.
+
+    A failure that a retry may mend is new again, unless the catalogue has just seen that the file is still not there.
+    """
+    works = items.groupBy(WORK).agg(
+        F.min(c.URI).alias(c.URI), F.max(c.SIZE).alias(c.SIZE), F.every(_LACKING).alias(_LACKING)
+    )
+    wanted = F.array(*[F.lit(encoder.name) for encoder in encoders])
+    if not context.lakehouse.exists(tables.ITEM_FEATURES):
+        return works.select(WORK, c.URI, c.SIZE, wanted.alias(_WANTED), F.lit(True).alias(FULL))
+    have = _encoded(context, encoders).groupBy(WORK).agg(F.collect_set(c.ENCODER).alias("have"))
+    known = _described(context, items).join(_finished(context), WORK, "left_semi")
+    again = F.col(c.RETRYABLE) & (
+        F.when(F.col(c.STATUS).isin("timeout", "corrupt"), F.col(c.ATTEMPTS) < _MAX_ATTEMPTS)
+        .when(F.col(c.STATUS) == "missing", ~F.col(_LACKING))
+        .otherwise(F.lit(True))
+    )
+    full = F.col(c.STATUS).isNull() | again
+    missing = F.array_except(wanted, F.coalesce("have", F.array().cast("array<string>")))
+    state = works.join(have, WORK, "left").join(known, WORK, "left")
+    state = state.withColumn(FULL, full).withColumn(_WANTED, F.when(full, wanted).otherwise(missing))
+    return state.where(F.col(FULL) | (F.size(_WANTED) > 0)).select(WORK, c.URI, c.SIZE, _WANTED, FULL)
+
+
+def _encoded(context: Context, encoders: list[Encoder[Any]]) -> DataFrame:
+    """Rows of gold.item_features that these very encoders made."""
+    origins = [rows.provenance(encoder) for encoder in encoders]
+    keys = [c.MODALITY, c.ENCODER, c.ENCODER_VERSION, c.PARAMETERS_HASH]
+    schema = ", ".join(f"{key} string" for key in keys)
+    current = context.spark.createDataFrame([tuple(origin[key] for key in keys) for origin in origins], schema)
+    features = context.lakehouse.read(tables.ITEM_FEATURES).withColumnRenamed(c.INPUT_HASH, WORK)
+    return features.join(F.broadcast(current), keys, "left_semi")
+
+
+def _finished(context: Context) -> DataFrame:
+    """Contents that were committed to the last table; a run may have been interrupted after the others."""
+    features = context.lakehouse.read(tables.ITEM_FEATURES).where(F.col(c.MODALITY) != texts.TEXT)
+    return features.select(F.col(c.INPUT_HASH).alias(WORK))
+
+
+def _described(context: Context, items: DataFrame) -> DataFrame:
+    """(work, status, retryable, attempts) of each content that silver.media knows."""
+    media = context.lakehouse.read(tables.MEDIA)
+    # A file without a hash is known by its place, and its row by its item.
+    places = items.where(F.col(WORK).startswith("uri:")).select(c.ITEM_ID, F.col(WORK).alias("place"))
+    media = media.join(places, c.ITEM_ID, "left")
+    work = F.coalesce(c.CONTENT_HASH, "place")
+    worst = F.max_by(F.struct(c.STATUS, c.RETRYABLE, c.ATTEMPTS), c.ATTEMPTS).alias("known")
+    return media.withColumn(WORK, work).groupBy(WORK).agg(worst).select(WORK, "known.*")
+
+
+# -- waves -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Cost:
+    """Core-seconds of a run, as predicted and as they were."""
+
+    predicted: float = 0.0
+    actual: float = 0.0
+    files: int = 0
+
+
+def _describe_new(context: Context, items: DataFrame, encoders: list[Encoder[Any]]) -> int:
+    """Decode and encode what is new, wave by wave; returns the number of files opened."""
     settings = context.settings.features
-    encoders = [encoder for encoder in _encoders(settings) if encoder.modality != TEXT]
-    todo = _without_finished(context, items, encoders).persist()
-    files = todo.groupBy(_WORK).agg(F.min(c.URI).alias(c.URI), F.first(c.SIZE).alias(c.SIZE)).persist()
-    count = files.count()
-    if count:
-        context.note(f"{count:,} files to decode with {', '.join(encoder.name for encoder in encoders)}")
-        # The result is written down before it is split into tables: an expensive stage must not be computed twice.
-        place = ("staging", context.run_id, "features")
-        staging = context.lakehouse.path(*place)
-        _packed(files, settings).mapInPandas(_kernel(settings), _RESULT).write.mode("overwrite").parquet(staging)
-        results = context.spark.read.parquet(staging).join(todo.select(_WORK, c.ITEM_ID), _WORK)
-        _write(context, results)
-        context.lakehouse.remove(*place)
+    todo = _todo(context, items, encoders)
+    todo = _with_cost(context, todo).persist()
+    total = todo.agg(F.count("*").alias("files"), F.sum("cost").alias("seconds")).first()
+    count = int(total["files"]) if total is not None else 0
+    if total is not None and count:
+        names = ", ".join(encoder.name for encoder in encoders)
+        context.note(f"{count:,} files to describe with {names}: about {total['seconds']:,.0f} core-seconds")
+        slots = context.spark.sparkContext.defaultParallelism
+        waves = max(1, math.ceil(total["seconds"] / (settings.commit_seconds * slots)))
+        todo = todo.withColumn(_WAVE, F.pmod(F.xxhash64(WORK), F.lit(waves)))
+        cost = _Cost()
+        with context.progress.files(context.job, count, context.spark) as progress:
+            for wave in range(waves):
+                _describe_wave(context, items, todo.where(F.col(_WAVE) == wave).collect(), progress, cost)
+        context.facts["cost"] = {
+            "files": cost.files,
+            "predicted_core_seconds": round(cost.predicted, 2),
+            "actual_core_seconds": round(cost.actual, 2),
+        }
     todo.unpersist()
-    files.unpersist()
     return count
 
 
-def _encoders(settings: FeatureSettings) -> list[Encoder]:
-    return [registry.create(name, settings) for name in settings.encoders]
+def _with_cost(context: Context, todo: DataFrame) -> DataFrame:
+    """Adds the estimated core-seconds, from prices learnt on what silver.media says earlier files have cost."""
+    if context.lakehouse.exists(tables.MEDIA):
+        catalog = context.lakehouse.read(tables.CATALOG).select(c.ITEM_ID, c.SIZE, c.URI)
+        media = context.lakehouse.read(tables.MEDIA).where(F.col(c.STATUS).isin(*tables.USABLE))
+        known = media.select(c.ITEM_ID, c.CONTENT_HASH, *_FACTS, c.SECONDS_SPENT).join(catalog, c.ITEM_ID)
+        lessons = known.orderBy(F.xxhash64(c.ITEM_ID)).limit(_LESSONS).collect()
+        model = CostModel.learned([_facts(row) for row in lessons], [row[c.SECONDS_SPENT] for row in lessons])
+        contents = known.drop(c.ITEM_ID, c.SIZE, c.URI, c.SECONDS_SPENT).dropDuplicates([c.CONTENT_HASH])
+        todo = todo.join(contents, todo[WORK] == contents[c.CONTENT_HASH], "left")
+    else:
+        model = CostModel()
+        todo = todo.select("*", *[F.lit(None).cast(kind).alias(name) for name, kind in _FACTS.items()])
+    range_seconds = context.settings.features.range_seconds
+
+    @F.udf("double")
+    def predict(*values: Any) -> float:
+        facts = _facts(dict(zip([c.SIZE, c.URI, *_FACTS], values, strict=True)))
+        return model.predict(facts) * min(1.0, range_seconds / facts.seconds if facts.seconds else 1.0)
+
+    cost = predict(c.SIZE, c.URI, *_FACTS)
+    return todo.select(WORK, c.URI, c.SIZE, _WANTED, FULL, cost.alias("cost"))
 
 
-def _without_finished(context: Context, items: DataFrame, encoders: list[Encoder]) -> DataFrame:
-    """Items of which some encoder's row for this very content is absent, or whose failure a retry may mend."""
-    if not context.lakehouse.exists(tables.ITEM_FEATURES):
-        return items
-    wanted = context.spark.createDataFrame(
-        [(e.modality, e.name, e.version, e.parameters_hash) for e in encoders],
-        f"{c.MODALITY} string, {c.ENCODER} string, {c.ENCODER_VERSION} string, {c.PARAMETERS_HASH} string",
+_FACTS = {name: tables.MEDIA.columns[name] for name in (c.DURATION, "width", "height", "gop", "frame_rate")}
+_FACTS |= {name: "string" for name in ("video_codec", "audio_codec")}
+
+
+def _facts(row: Row | dict[str, Any]) -> Facts:
+    pixels = row["width"] * row["height"] if row["width"] and row["height"] else None
+    return Facts(
+        size=row[c.SIZE] or 0,
+        uri=row[c.URI] or "",
+        codec=row["video_codec"],
+        pixels=pixels,
+        gop=row["gop"],
+        frame_rate=row["frame_rate"],
+        seconds=row[c.DURATION],
+        sound=row["audio_codec"] is not None,
     )
-    features = context.lakehouse.read(tables.ITEM_FEATURES)
-    have = (
-        features.join(F.broadcast(wanted), [c.MODALITY, c.ENCODER, c.ENCODER_VERSION, c.PARAMETERS_HASH])
-        .groupBy(c.ITEM_ID, F.col(c.INPUT_HASH).alias(_WORK))
-        .agg(F.count("*").alias("have"))
-        .where(F.col("have") >= len(encoders))
-    )
-    before = context.lakehouse.read(tables.MEDIA).select(c.ITEM_ID, c.STATUS, c.RETRYABLE)
-    # A retry is due, unless the catalogue has just seen that the file is still not there.
-    settled = ~F.col(c.RETRYABLE) | (F.col(_LACKING) & (F.col(c.STATUS) == "missing"))
-    finished = items.join(have, [c.ITEM_ID, _WORK]).join(before, c.ITEM_ID).where(settled)
-    return items.join(finished.select(c.ITEM_ID), c.ITEM_ID, "left_anti")
 
 
-def _packed(files: DataFrame, settings: FeatureSettings) -> DataFrame:
-    """Files spread over tasks of about equal estimated length, each at least `seconds_per_task`.
+def _describe_wave(context: Context, items: DataFrame, files: list[Row], progress: Any, cost: _Cost) -> None:
+    """Describe some files and commit what was found.
 
-    Starting a Python task costs as much as decoding a short clip, so few long tasks beat many short ones; but all
-    slots should be busy.
+    First a range of each; then, of the long ones, the others, whose cost is known by now.
     """
-    spark = files.sparkSession
-    cost = F.udf(lambda size: estimate_seconds(size or 0), DoubleType())
-    estimated = files.withColumn("cost", cost(c.SIZE))
-    total = estimated.agg(F.sum("cost")).first()
-    seconds = float(total[0]) if total is not None else 0.0
-    slots = spark.sparkContext.defaultParallelism
-    tasks = max(1, int(seconds / settings.seconds_per_task))
-    tasks = max(slots, tasks - tasks % slots) if tasks >= slots else tasks
-    # Deal the files out like cards, most expensive first.
-    dealt = estimated.withColumn("task", (F.expr("row_number() OVER (ORDER BY cost DESC, work)") - 1) % tasks)
-    return dealt.repartitionByRange(tasks, "task").select(_WORK, c.URI)
+    if not files:
+        return
+    first = [(row[WORK], row[c.URI], row[_WANTED], row[FULL], 0) for row in files]
+    staged = _staged(context, first, [row["cost"] for row in files], "first", progress)
+    cost.files += len(files)
+    cost.predicted += sum(row["cost"] for row in files)
+    opened = {row[WORK]: row for row in files}
+    long = staged.where(F.col(PARTIAL).isNotNull()).select(WORK, c.PARTS, c.SECONDS_SPENT).collect()
+    whole = staged.where(F.col(PARTIAL).isNull())
+    if long:
+        later, seconds = [], []
+        for found in long:
+            row = opened[found[WORK]]
+            ranges = range(1, found[c.PARTS])
+            later += [(row[WORK], row[c.URI], row[_WANTED], row[FULL], part) for part in ranges]
+            seconds += [found[c.SECONDS_SPENT]] * len(ranges)
+            cost.predicted += found[c.SECONDS_SPENT] * len(ranges)
+        others = _staged(context, later, seconds, "later", progress)
+        parts = staged.unionByName(others).where(F.col(PARTIAL).isNotNull())
+        merged = parts.groupBy(WORK).applyInPandas(rows.merging(context.settings.features), rows.SCHEMA)
+        whole = whole.unionByName(merged)
+    spent = whole.agg(F.sum(c.SECONDS_SPENT)).first()
+    cost.actual += float(spent[0] or 0.0) if spent is not None else 0.0
+    _write(context, whole.join(items.select(WORK, c.ITEM_ID), WORK))
+    context.lakehouse.remove("staging", context.run_id, "features")
 
 
-def _kernel(settings: FeatureSettings):  # type: ignore[no-untyped-def]
-    """The function that a task runs: one decoder and one set of encoders for all its files."""
-
-    def decode_and_encode(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        _one_thread()
-        encoders = [
-            encoder
-            for encoder in (registry.create(name, settings, _device()) for name in settings.encoders)
-            if encoder.modality != TEXT
-        ]
-        with Decoder(Limits.of(settings)) as decoder:
-            for batch in batches:
-                for work, uri in batch[[_WORK, c.URI]].itertuples(index=False):
-                    yield pd.DataFrame([_result(work, decoder.decode(uri), encoders)])
-
-    return decode_and_encode
+def _staged(context: Context, files: list[tuple[Any, ...]], seconds: list[float], name: str, progress: Any) -> DataFrame:
+    """Describe files in tasks of about equal length; written down at once, so that nothing is computed twice."""
+    settings = context.settings.features
+    slots = context.spark.sparkContext.defaultParallelism
+    tasks = pack(seconds, slots, settings.seconds_per_task)
+    # A slice an element is a task an element: how the work was packed is how it runs.
+    packed = context.spark.sparkContext.parallelize([[files[n] for n in task] for task in tasks], len(tasks))
+    frame = context.spark.createDataFrame(packed.flatMap(lambda task: task), rows.TASK_SCHEMA)
+    encoders = tuple(encoder.name for encoder in _media_encoders(settings))
+    described = frame.mapInPandas(progress.counted(rows.describing(settings, encoders)), rows.SCHEMA)
+    staging = context.lakehouse.path("staging", context.run_id, "features", name)
+    described.write.mode("overwrite").parquet(staging)
+    return context.spark.read.schema(described.schema).parquet(staging)
 
 
-def _one_thread() -> None:
-    """A task has one core; encoders that took more would wait for each other."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _device() -> str:
-    """The GPU that Spark gave to this task, or the CPU."""
-    task = TaskContext.get()
-    gpus = task.resources().get("gpu") if task is not None else None
-    return f"cuda:{gpus.addresses[0]}" if gpus is not None and gpus.addresses else "cpu"
-
-
-def _result(work: str, media: DecodedMedia, encoders: list[Encoder]) -> dict[str, object]:
-    """One file as one row of `_RESULT`."""
-    row: dict[str, object] = {name: value for name, value in asdict(media.info).items() if name in _MEDIA}
-    row |= {name: getattr(media, name) for name in (c.STATUS, c.REASON, c.DETAIL, c.RETRYABLE)}
-    row |= {name: getattr(media, name) for name in (c.FRAMES_DECODED, c.SECONDS_DECODED, c.SECONDS_SPENT)}
-    shots = [{c.SHOT: number, **asdict(shot)} for number, shot in enumerate(media.shots)]
-    features, segments = [], []
-    for encoder in encoders:
-        feature, parts = _encode(work, media, encoder)
-        features.append(feature)
-        segments.extend(parts)
-    content_hash = None if work.startswith("uri:") else work
-    lists = {"shots": shots, "features": features, "segments": segments}
-    return {_WORK: work, c.CONTENT_HASH: content_hash} | row | lists
-
-
-def _encode(work: str, media: DecodedMedia, encoder: Encoder) -> tuple[dict[str, object], list[dict[str, object]]]:
-    """The feature row of one file and encoder, and its segment rows."""
-    provenance = _provenance(encoder) | {c.INPUT_HASH: work}
-    feature = provenance | {
-        c.DIMENSION: encoder.dimension,
-        c.VECTOR: None,
-        c.FRAMES_DECODED: media.frames_decoded,
-        c.SECONDS_DECODED: media.seconds_decoded,
-        c.STATUS: "absent" if media.status in tables.USABLE else media.status,
-    }
-    signal = media.frames if encoder.modality == "visual" else media.audio
-    if len(signal) == 0:
-        return feature, []
-    segments = encoder.encode_segments([signal])[0] if encoder.segmented else None
-    vector = encoder.encode([signal])[0] if segments is None else pooled(segments)
-    if not vector.any():
-        # Zeros are an encoder's way to say that there is nothing to describe, such as silence.
-        return feature, []
-    feature |= {c.VECTOR: vector.tolist(), c.STATUS: "ok"}
-    return feature, [
-        provenance | {c.SEGMENT: number, c.START: float(start), c.VECTOR: part.tolist()}
-        for number, (start, part) in enumerate(
-            zip(media.frame_times, [] if segments is None else segments, strict=False)
-        )
-    ]
-
-
-def _provenance(encoder: Encoder) -> dict[str, Any]:
-    return {
-        c.MODALITY: encoder.modality,
-        c.ENCODER: encoder.name,
-        c.ENCODER_VERSION: encoder.version,
-        c.PARAMETERS_HASH: encoder.parameters_hash,
-    }
+# -- tables ----------------------------------------------------------------------------------------------------------
 
 
 def _write(context: Context, results: DataFrame) -> None:
     """Split the results into the tables; item_features comes last, because its rows say that an item is finished."""
-    touched = results.select(c.ITEM_ID)
+    results = results.persist()
+    media = context.lakehouse.read_or_empty(tables.MEDIA)
+    before = media.select(c.ITEM_ID, c.ATTEMPTS, F.col(c.CONTENT_HASH).alias("before"))
+    full = results.where(FULL).join(before, c.ITEM_ID, "left").persist()
+    tried = F.when(F.col("before").eqNullSafe(F.col(c.CONTENT_HASH)), F.col(c.ATTEMPTS))
+    write = _Writer(context, new=full.where(F.col(c.ATTEMPTS).isNotNull()).isEmpty() and results.where(~F.col(FULL)).isEmpty())
+    write.rows(tables.MEDIA, full.withColumn(c.ATTEMPTS, F.coalesce(tried, F.lit(0)) + 1))
+    write.groups(tables.SHOTS, _exploded(full, "shots", tables.SHOTS), full.select(c.ITEM_ID))
+    features = _exploded(results, "features", tables.ITEM_FEATURES)
+    made = features.select(c.ITEM_ID, c.ENCODER, c.ENCODER_VERSION)
+    for name, table in (("segments", tables.SEGMENT_FEATURES), ("transcripts", tables.TRANSCRIPTS)):
+        write.groups(table, _exploded(results, name, table), made)
+    write.rows(tables.ITEM_FEATURES, features)
+    full.unpersist()
+    results.unpersist()
 
-    def exploded(name: str, table: Table) -> DataFrame:
-        return results.select(c.ITEM_ID, F.explode(name).alias("part")).select(
-            c.ITEM_ID, *[f"part.`{column}`" for column in table.columns if column != c.ITEM_ID]
-        )
 
-    context.lakehouse.merge(tables.MEDIA, results)
-    context.lakehouse.replace_groups(tables.SHOTS, exploded("shots", tables.SHOTS), touched)
-    segments = exploded("segments", tables.SEGMENT_FEATURES)
-    encoders = segments.select(c.ITEM_ID, c.ENCODER, c.ENCODER_VERSION)
-    context.lakehouse.replace_groups(tables.SEGMENT_FEATURES, segments, encoders)
-    context.lakehouse.merge(tables.ITEM_FEATURES, exploded("features", tables.ITEM_FEATURES))
+@dataclass
+class _Writer:
+    """Writes rows of items that may be in the tables already or, where all are new, simply adds them."""
+
+    context: Context
+    new: bool
+
+    def rows(self, table: Table, frame: DataFrame) -> None:
+        (self.context.lakehouse.append if self.new else self.context.lakehouse.merge)(table, frame)
+
+    def groups(self, table: Table, frame: DataFrame, groups: DataFrame) -> None:
+        if self.new:
+            self.context.lakehouse.append(table, frame)
+        else:
+            self.context.lakehouse.replace_groups(table, frame, groups)
 
 
-# -- text ------------------------------------------------------------------------------------------------------------
+def _exploded(results: DataFrame, name: str, table: Table) -> DataFrame:
+    return results.select(c.ITEM_ID, F.explode(name).alias("part")).select(
+        c.ITEM_ID, *[f"part.`{column}`" for column in table.columns if column != c.ITEM_ID]
+    )
 
 
-def _encode_new_texts(context: Context) -> int:
-    """Encode title and description of the items whose words are new; returns how many."""
-    settings = context.settings.features
-    encoders = [encoder for encoder in _encoders(settings) if encoder.modality == TEXT]
-    items = context.lakehouse.read(tables.ITEMS)
-    count = 0
-    for encoder in encoders:
-        words = F.concat_ws(". ", c.TITLE, c.DESCRIPTION, F.array_join(c.TAGS, ", "))
-        texts = items.select(c.ITEM_ID, words.alias("words")).withColumn(c.INPUT_HASH, F.sha2("words", 256))
-        new = _without_encoded(context, texts, encoder).persist()
-        found = new.count()
-        if found:
-            item_type = dict(items.dtypes)[c.ITEM_ID]
-            columns = ", ".join(f"`{name}` {kind}" for name, kind in _FEATURES.items())
-            rows = new.repartition(_text_tasks(context, found)).mapInPandas(
-                _text_kernel(settings, encoder.name), f"{c.ITEM_ID} {item_type}, {columns}"
-            )
-            context.lakehouse.merge(tables.ITEM_FEATURES, rows)
-        new.unpersist()
-        count += found
+def _copy_known(context: Context, items: DataFrame, encoders: list[Encoder[Any]]) -> int:
+    """Give items of a known content what other items of that content have; returns how many items."""
+    encoded = _encoded(context, encoders)
+    mine = encoded.groupBy(c.ITEM_ID, WORK).agg(F.count("*").alias("have")).where(F.col("have") >= len(encoders))
+    lacking = items.join(mine, [c.ITEM_ID, WORK], "left_anti").select(c.ITEM_ID, WORK).persist()
+    count = lacking.count()
+    if count:
+        _copy_descriptions(context, lacking)
+        _copy_features(context, lacking, encoded)
+    lacking.unpersist()
     return count
 
 
-def _without_encoded(context: Context, texts: DataFrame, encoder: Encoder) -> DataFrame:
-    if not context.lakehouse.exists(tables.ITEM_FEATURES):
-        return texts
-    have = context.lakehouse.read(tables.ITEM_FEATURES).where(
-        (F.col(c.ENCODER) == encoder.name)
-        & (F.col(c.ENCODER_VERSION) == encoder.version)
-        & (F.col(c.PARAMETERS_HASH) == encoder.parameters_hash)
-    )
-    return texts.join(have.select(c.ITEM_ID, c.INPUT_HASH), [c.ITEM_ID, c.INPUT_HASH], "left_anti")
+def _copy_descriptions(context: Context, lacking: DataFrame) -> None:
+    lakehouse = context.lakehouse
+    media = lakehouse.read(tables.MEDIA).withColumn(WORK, F.col(c.CONTENT_HASH))
+    donors = media.groupBy(WORK).agg(F.min(c.ITEM_ID).alias("donor"))
+    undescribed = lacking.join(media.select(c.ITEM_ID, WORK), [c.ITEM_ID, WORK], "left_anti")
+    pairs = undescribed.join(donors, WORK).select(c.ITEM_ID, "donor").persist()
+    known = media.drop(WORK).withColumnRenamed(c.ITEM_ID, "donor")
+    shots = lakehouse.read(tables.SHOTS).withColumnRenamed(c.ITEM_ID, "donor")
+    lakehouse.merge(tables.MEDIA, pairs.join(known, "donor").withColumn(c.SECONDS_SPENT, F.lit(0.0)))
+    lakehouse.replace_groups(tables.SHOTS, pairs.join(shots, "donor"), pairs.select(c.ITEM_ID))
+    pairs.unpersist()
 
 
-def _text_tasks(context: Context, texts: int) -> int:
-    """About 10 ms a text, and at least as long as it takes to load the model."""
-    return int(min(context.spark.sparkContext.defaultParallelism, max(1, texts // 100)))
-
-
-def _text_kernel(settings: FeatureSettings, name: str):  # type: ignore[no-untyped-def]
-    def encode(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        _one_thread()
-        encoder = registry.create(name, settings, _device())
-        for batch in batches:
-            filled = batch["words"] != ""
-            rows = pd.DataFrame({c.ITEM_ID: batch[c.ITEM_ID], c.INPUT_HASH: batch[c.INPUT_HASH]})
-            said = _provenance(encoder) | {c.DIMENSION: encoder.dimension, c.STATUS: "absent"}
-            rows = rows.assign(**said)
-            rows[[c.VECTOR, c.FRAMES_DECODED, c.SECONDS_DECODED]] = None
-            if filled.any():
-                rows.loc[filled, c.STATUS] = "ok"
-                vectors = encoder.encode(batch.loc[filled, "words"].tolist())
-                rows.loc[filled, c.VECTOR] = pd.Series(list(vectors), index=rows.index[filled])
-            yield rows[[c.ITEM_ID, *_FEATURES]]
-
-    return encode
+def _copy_features(context: Context, lacking: DataFrame, encoded: DataFrame) -> None:
+    lakehouse = context.lakehouse
+    by_encoder = [c.MODALITY, c.ENCODER, c.ENCODER_VERSION]
+    donors = encoded.dropDuplicates([WORK, *by_encoder]).withColumnRenamed(c.ITEM_ID, "donor")
+    have = encoded.select(c.ITEM_ID, WORK, *by_encoder)
+    new = lacking.join(donors, WORK).join(have, [c.ITEM_ID, WORK, *by_encoder], "left_anti").persist()
+    pairs = new.select(c.ITEM_ID, "donor", c.ENCODER, c.ENCODER_VERSION)
+    for table in (tables.SEGMENT_FEATURES, tables.TRANSCRIPTS):
+        known = lakehouse.read(table).withColumnRenamed(c.ITEM_ID, "donor")
+        copied = pairs.join(known, ["donor", c.ENCODER, c.ENCODER_VERSION])
+        lakehouse.replace_groups(table, copied, pairs.drop("donor"))
+    lakehouse.merge(tables.ITEM_FEATURES, new.withColumnRenamed(WORK, c.INPUT_HASH))
+    new.unpersist()
 
 
 # -- quarantine ------------------------------------------------------------------------------------------------------
@@ -326,4 +351,6 @@ JOB = Job(
     run=run,
     sections=("features",),
     reads=(tables.CATALOG, tables.ITEMS),
+    writes=(tables.MEDIA, tables.SHOTS, tables.TRANSCRIPTS, tables.ITEM_FEATURES, tables.SEGMENT_FEATURES),
+    skips=lambda settings: True,
 )

@@ -30,13 +30,21 @@ class Context:
     tracking: Tracking
     progress: Progress
     mlflow_id: str = ""
+    # What the job wants in its manifest beside its counts.
+    facts: dict[str, object] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
         self.progress.note(self.job, text)
 
     def quarantine(self, refused: DataFrame) -> int:
         """Record refused rows (source, key, reason, detail, original, retryable); returns how many."""
-        count = refused.count()
+        reasons = refused.groupBy(c.SOURCE, c.REASON, c.RETRYABLE).count().collect()
+        count = sum(row["count"] for row in reasons)
+        if count:
+            worst = sorted(reasons, key=lambda row: -row["count"])
+            self.note(f"{count:,} in quarantine: " + ", ".join(f"{row[c.REASON]} {row['count']:,}" for row in worst))
+            self.facts["quarantined_from"] = sorted({row[c.SOURCE] for row in reasons})
+            self.facts["retries_due"] = sum(row["count"] for row in reasons if row[c.RETRYABLE])
         if count or not self.lakehouse.exists(tables.QUARANTINE):
             rows = refused.withColumns({c.RUN_ID: F.lit(self.run_id), c.RECORDED_AT: F.current_timestamp()})
             rows = rows.dropDuplicates([c.RUN_ID, c.SOURCE, c.KEY])
@@ -50,7 +58,8 @@ class Job:
 
     `sections` are the settings and `reads` the tables that its result depends on: with the same values and versions a
     run id is not worked on twice. `sources` fingerprints what lies outside the lakehouse;
-    `check` refuses impossible settings before Spark starts.
+    `check` refuses impossible settings before Spark starts. Where `skips` says so, another run with the same inputs has
+    nothing to do either, as long as the tables that the job `writes` are as its last run left them.
     """
 
     name: str
@@ -59,3 +68,5 @@ class Job:
     reads: tuple[Table, ...] = ()
     sources: Callable[[config.Settings], Mapping[str, str]] = field(default=lambda settings: {})
     check: Callable[[config.Settings], None] = field(default=lambda settings: None)
+    writes: tuple[Table, ...] = ()
+    skips: Callable[[config.Settings], bool] = field(default=lambda settings: False)

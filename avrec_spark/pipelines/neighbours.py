@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from avrec_spark import columns as c
 from avrec_spark import tables
+from avrec_spark.pipelines import vectors
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.recommend.topk import nearest
 
@@ -18,9 +19,7 @@ FUSED = "fused"
 
 
 def run(context: Context) -> Counts:
-    features = context.lakehouse.read(tables.ITEM_FEATURES)
-    in_use = F.col(c.ENCODER).isin(*context.settings.features.encoders) & F.col(c.VECTOR).isNotNull()
-    features = features.where(in_use).persist()
+    features = vectors.in_use(context).persist()
     kinds = sorted(row[0] for row in features.select(c.MODALITY).distinct().collect())
     frames = [_neighbours(context, features.where(F.col(c.MODALITY) == modality), modality) for modality in kinds]
     fused = _fused_vectors(context)
@@ -46,20 +45,20 @@ def _fused_vectors(context: Context) -> DataFrame | None:
     return embeddings.where(F.col(c.MODEL_VERSION) == version[0]) if version is not None else None
 
 
-def _neighbours(context: Context, vectors: DataFrame, kind: str) -> DataFrame:
+def _neighbours(context: Context, rows: DataFrame, kind: str) -> DataFrame:
     """The k nearest items by the cosine of centred vectors.
 
     The matrix of all vectors is broadcast; each task ranks a block of items.
     """
     k = context.settings.neighbours.k
-    everything = vectors.select(c.ITEM_ID, c.VECTOR).toPandas().sort_values(c.ITEM_ID)
+    everything = rows.select(c.ITEM_ID, c.VECTOR).toPandas().sort_values(c.ITEM_ID)
     ids, matrix = everything[c.ITEM_ID].to_numpy(), np.stack(everything[c.VECTOR].tolist()).astype(np.float32)
     # What all items have in common says nothing of which are alike, and makes hubs that are near to everything
     # (Mu and Viswanath, All-but-the-Top, ICLR 2018).
     matrix -= matrix.mean(axis=0)
     matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
     shared = context.spark.sparkContext.broadcast((ids, matrix))
-    item_type = dict(vectors.dtypes)[c.ITEM_ID]
+    item_type = dict(rows.dtypes)[c.ITEM_ID]
 
     def rank(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
         ids, matrix = shared.value
@@ -87,6 +86,6 @@ def _neighbours(context: Context, vectors: DataFrame, kind: str) -> DataFrame:
 JOB = Job(
     name="neighbours",
     run=run,
-    sections=("neighbours",),
+    sections=("neighbours", "features"),
     reads=(tables.ITEM_FEATURES, tables.ITEM_EMBEDDINGS),
 )

@@ -14,7 +14,7 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from avrec_spark.lakehouse import Lakehouse, check_writable
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.progress import Progress, configure_logging
 from avrec_spark.provenance import code_version
+from avrec_spark.tables import Table
 from avrec_spark.tracking import Tracking
 from avrec_spark.world.render import render
 
@@ -164,7 +165,7 @@ def _run_job(job: Job, context: Context) -> None:
     tags = {f"input.{name}": value for name, value in inputs.items()} | code_version()
     try:
         with context.tracking.job_run(context.run_id, job.name, parameters, tags) as context.mlflow_id:
-            counts = job.run(context)
+            counts = _unchanged(job, context, inputs) or job.run(context)
             context.tracking.log_metrics(context.mlflow_id, {f"count.{name}": n for name, n in counts.items()})
         _add_row(context, DONE, inputs, counts, parameters, started)
     except Exception as failure:
@@ -177,7 +178,9 @@ def _run_job(job: Job, context: Context) -> None:
         if error is failure:
             raise
         raise type(error)(error.what, f"{error.remedy} The traceback is in {log}.") from failure
-    _record(context, record | _outcome(DONE, EXIT_DONE, started, counts))
+    record |= _outcome(DONE, EXIT_DONE, started, counts) | context.facts
+    _record(context, record)
+    context.lakehouse.write_json(record | {"outputs": _versions(job.writes, context)}, "state", f"{job.name}.json")
     context.progress.done(job.name, time.monotonic() - started, counts)
 
 
@@ -185,8 +188,29 @@ def _inputs(job: Job, context: Context) -> dict[str, str]:
     """Fingerprints of everything that the job's result depends on."""
     settings = {f"settings.{name}": config.fingerprint(getattr(context.settings, name)) for name in job.sections}
     sources = {f"source.{name}": value for name, value in job.sources(context.settings).items()}
-    versions = {table.full_name: context.lakehouse.version(table) for table in job.reads}
-    return settings | sources | {f"table.{name}": str(version) for name, version in versions.items()}
+    versions = {f"table.{name}": str(version) for name, version in _versions(job.reads, context).items()}
+    return settings | sources | versions
+
+
+def _versions(read: Iterable[Table], context: Context) -> dict[str, int | None]:
+    return {table.full_name: context.lakehouse.version(table) for table in read}
+
+
+def _unchanged(job: Job, context: Context, inputs: dict[str, str]) -> Counts | None:
+    """The counts of the job's last run where nothing has changed since, and nothing is to be tried again.
+
+    What that run refused is refused by this one, too.
+    """
+    last = context.lakehouse.read_json("state", f"{job.name}.json") if job.skips(context.settings) else None
+    same = last is not None and last["inputs"] == inputs and code_version().items() <= last.items()
+    if not same or last.get("retries_due") or last["outputs"] != _versions(job.writes, context):
+        return None
+    context.note(f"nothing has changed since run {last['run_id']}")
+    if last.get("quarantined_from"):
+        refused = context.lakehouse.read(tables.QUARANTINE).where(F.col(c.RUN_ID) == last["run_id"])
+        context.quarantine(refused.where(F.col(c.SOURCE).isin(last["quarantined_from"])))
+    kept = {"rows_in", "rows_out", "quarantined"}
+    return {name: count if name in kept else 0 for name, count in last["counts"].items()}
 
 
 def _finished(context: Context) -> dict[str, str] | None:
@@ -235,7 +259,9 @@ def _add_row(
     row = (context.run_id, context.job, status, inputs, counts, json.dumps(parameters), seconds)
     schema = "run_id string, job string, status string, inputs map<string,string>, counts map<string,bigint>, "
     frame = context.spark.createDataFrame([row], schema + "parameters string, seconds double")
-    context.lakehouse.merge(tables.JOB_RUNS, frame.withColumn(c.RECORDED_AT, F.current_timestamp()))
+    again = context.lakehouse.read_json("manifests", context.run_id, f"{context.job}.json") is not None
+    write = context.lakehouse.merge if again else context.lakehouse.append
+    write(tables.JOB_RUNS, frame.withColumn(c.RECORDED_AT, F.current_timestamp()))
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -19,6 +19,7 @@ from avrec_spark import tables
 from avrec_spark.dataset.index import IdIndex
 from avrec_spark.dataset.splits import TEST, TRAIN, VALIDATION, split_users
 from avrec_spark.errors import DataError
+from avrec_spark.pipelines import vectors
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.pipelines.preferences import preferences
 
@@ -28,12 +29,15 @@ _USERS_A_GROUP = 10_000
 def run(context: Context) -> Counts:
     settings = context.settings.snapshot
     versions = {table.full_name: context.lakehouse.version(table) for table in JOB.reads}
-    recipe = json.dumps({"versions": versions, "settings": settings.model_dump(mode="json")}, sort_keys=True)
+    recipe = json.dumps(
+        {"versions": versions, "settings": settings.model_dump(mode="json"), "encoders": vectors.origins(context)},
+        sort_keys=True,
+    )
     snapshot_id = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     path = context.lakehouse.path("snapshots", snapshot_id)
 
     pairs = preferences(context.lakehouse.read(tables.INTERACTIONS)).persist()
-    features = _features(context)
+    features = vectors.in_use(context)
     users = _index(pairs, c.USER_ID, settings.seed)
     items = _index(pairs.select(c.ITEM_ID).union(features.select(c.ITEM_ID)), c.ITEM_ID, settings.seed)
     if len(users) == 0:
@@ -60,8 +64,8 @@ def run(context: Context) -> Counts:
     _write(user_frame, f"{path}/users", 1)
     _write(item_frame, f"{path}/items", 1)
     for modality in [row[0] for row in features.select(c.MODALITY).distinct().collect()]:
-        vectors = features.where(F.col(c.MODALITY) == modality).join(F.broadcast(item_frame), c.ITEM_ID)
-        _write(vectors.select(c.ITEM_INDEX, c.VECTOR), f"{path}/features/{modality}", 1)
+        of_modality = features.where(F.col(c.MODALITY) == modality).join(F.broadcast(item_frame), c.ITEM_ID)
+        _write(of_modality.select(c.ITEM_INDEX, c.VECTOR), f"{path}/features/{modality}", 1)
     pairs.unpersist()
     split.unpersist()
 
@@ -69,15 +73,6 @@ def run(context: Context) -> Counts:
     return {"rows_in": sum(rows.values()), "rows_out": sum(rows.values()), "users": len(users), "items": len(items)} | {
         f"{name}_rows": count for name, count in rows.items()
     }
-
-
-def _features(context: Context) -> DataFrame:
-    """The vectors of the encoders in use: one a modality and item."""
-    if not context.lakehouse.exists(tables.ITEM_FEATURES):
-        return context.lakehouse.read_or_empty(tables.ITEM_FEATURES)
-    features = context.lakehouse.read(tables.ITEM_FEATURES)
-    in_use = F.col(c.ENCODER).isin(*context.settings.features.encoders)
-    return features.where(in_use & F.col(c.VECTOR).isNotNull())
 
 
 def _index(frame: DataFrame, column: str, seed: int) -> IdIndex:
@@ -122,6 +117,6 @@ def _record(
 JOB = Job(
     name="snapshot",
     run=run,
-    sections=("snapshot",),
+    sections=("snapshot", "features"),
     reads=(tables.INTERACTIONS, tables.ITEM_FEATURES),
 )

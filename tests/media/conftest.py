@@ -22,7 +22,7 @@ MakeClip = Callable[..., Path]
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(max_key_frames=8, max_audio_seconds=30, sample_rate=16_000, thumbnail_width=96, timeout_seconds=30)
+    return Limits(max_key_frames=8, sample_rate=16_000, thumbnail_width=96, timeout_seconds=30)
 
 
 @pytest.fixture

@@ -1,0 +1,212 @@
+"""Waste nothing: what is known is not computed again, whatever files are called and wherever a run broke off."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyspark.sql import functions as F
+
+from avrec_spark import config, tables
+from avrec_spark.lakehouse import Lakehouse
+from avrec_spark.pipelines import runner
+from tests.media import hostile
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+JOBS = ["catalog", "features"]
+
+
+class Library:
+    """A folder of small clips and a lakehouse of its own."""
+
+    def __init__(self, spark, root: Path, *overrides: str) -> None:
+        self.folder, self.root = root / "media", root / "lakehouse"
+        self.folder.mkdir()
+        self.lakehouse = Lakehouse(spark, str(self.root))
+        self.overrides = [f"catalog.source={self.folder}", f"lakehouse.root={self.root}", *overrides]
+
+    def settings(self, *overrides: str) -> config.Settings:
+        return config.load(REPOSITORY / "conf" / "media.yaml", [*self.overrides, *overrides], environment={})
+
+    def run(self, run_id: str, *overrides: str) -> dict[str, int]:
+        """The counts of the features job."""
+        runner.run(JOBS, self.settings(*overrides), run_id)
+        return json.loads((self.root / "manifests" / run_id / "features.json").read_text())["counts"]
+
+    def manifest(self, run_id: str) -> dict[str, object]:
+        return json.loads((self.root / "manifests" / run_id / "features.json").read_text())
+
+    def rows(self, table) -> list[dict]:
+        return [row.asDict() for row in self.lakehouse.read(table).collect()]
+
+    def ids(self) -> dict[str, str]:
+        there = self.lakehouse.read(tables.CATALOG).where(F.col("status") == "present").collect()
+        return {Path(row["uri"]).name: row["item_id"] for row in there}
+
+
+PALETTE = "features.encoders=[palette]"
+
+
+@pytest.fixture(scope="module")
+def library(spark, tmp_path_factory):
+    """Three clips, described; the tests of this module go on from there, each in its own way."""
+    library = Library(spark, tmp_path_factory.mktemp("library"))
+    for number in range(3):
+        hostile.encode(library.folder / f"{number}.mp4", seconds=2 + number, size=(64 + 16 * number, 48))
+    library.first = library.run("first", PALETTE)
+    return library
+
+
+def test_a_first_run_describes_every_file_and_says_what_it_cost(library):
+    assert (library.first["files_decoded"], library.first["rows_in"], library.first["rows_out"]) == (3, 3, 3)
+    cost = library.manifest("first")["cost"]
+    assert cost["files"] == 3 and cost["predicted_core_seconds"] > 0 and cost["actual_core_seconds"] > 0
+    shots = library.lakehouse.read(tables.SHOTS).collect()
+    assert {row["transition"] for row in shots} == {"start"} and all(row["key_scene"] for row in shots)
+
+
+def test_an_unchanged_file_is_not_opened_again(library):
+    assert library.run("unchanged", PALETTE)["files_decoded"] == 0
+
+
+def test_an_added_encoder_leaves_the_others_alone(library):
+    def palette():
+        rows = [row for row in library.rows(tables.ITEM_FEATURES) if row["encoder"] == "palette"]
+        return sorted((row["item_id"], row["parameters_hash"], row["frames_decoded"]) for row in rows)
+
+    before = palette()
+    counts = library.run("added", "features.encoders=[palette, librosa]")
+
+    assert counts["files_decoded"] == 3 and palette() == before
+    heard = [row for row in library.rows(tables.ITEM_FEATURES) if row["encoder"] == "librosa"]
+    # Nothing but the sound was decoded for it.
+    assert [(row["frames_decoded"], row["status"]) for row in heard] == [(0, "ok")] * 3
+    assert all(row["attempts"] == 1 for row in library.rows(tables.MEDIA))
+
+
+def test_vectors_of_an_older_version_stay_beside_the_new_ones(library):
+    row = library.lakehouse.read(tables.ITEM_FEATURES).where("encoder = 'palette'").limit(1)
+    old = row.withColumn("encoder_version", F.lit("0")).withColumn("parameters_hash", F.lit("old"))
+    library.lakehouse.merge(tables.ITEM_FEATURES, old)
+
+    library.run("beside", PALETTE)
+
+    versions = {row["encoder_version"] for row in library.rows(tables.ITEM_FEATURES) if row["encoder"] == "palette"}
+    assert len(versions) == 2 and "0" in versions
+
+
+def test_a_renamed_file_keeps_its_id_and_its_features(library):
+    before = library.ids()["0.mp4"]
+    (library.folder / "0.mp4").rename(library.folder / "renamed.mp4")
+
+    counts = library.run("renamed", PALETTE)
+
+    assert library.ids()["renamed.mp4"] == before
+    assert (counts["files_decoded"], counts["items_copied"], counts["rows_in"]) == (0, 0, 3)
+    # And again, now that the new name is known; also after it was edited.
+    hostile.encode(library.folder / "renamed.mp4", seconds=1, size=(48, 48))
+    counts = library.run("edited", PALETTE)
+    assert library.ids()["renamed.mp4"] == before and counts["files_decoded"] == 1
+
+
+def test_a_file_under_the_old_name_of_another_is_another_item(library):
+    shutil.copy(library.folder / "1.mp4", library.folder / "0.mp4")
+
+    counts = library.run("copied", PALETTE)
+
+    ids = library.ids()
+    assert len(ids) == len(set(ids.values())) == 4
+    # Its content is known from its twin.
+    assert (counts["files_decoded"], counts["items_copied"]) == (0, 1)
+    media = {row["item_id"]: row for row in library.rows(tables.MEDIA)}
+    assert media[ids["0.mp4"]]["duration"] == media[ids["1.mp4"]]["duration"]
+    assert media[ids["0.mp4"]]["status"] == "ok"
+
+
+def test_a_removed_file_is_gone_and_its_features_stay(library):
+    removed = library.ids()["2.mp4"]
+    (library.folder / "2.mp4").unlink()
+
+    library.run("removed", PALETTE)
+
+    assert {row["item_id"]: row["status"] for row in library.rows(tables.CATALOG)}[removed] == "gone"
+    assert removed in {row["item_id"] for row in library.rows(tables.ITEM_FEATURES)}
+
+
+def test_bad_files_are_counted_told_by_reason_and_retried_only_where_that_can_help(spark, tmp_path, capsys):
+    library = Library(spark, tmp_path, PALETTE)
+    clip = hostile.encode(library.folder / "good.mp4", seconds=1, size=(48, 48))
+    (library.folder / "empty.mp4").touch()
+    (library.folder / "diary.mp4").write_text("Dear diary\n" * 99)
+    os.mkfifo(library.folder / "pipe.mp4")
+    (library.folder / "dangling.mp4").symlink_to(tmp_path / "nowhere.mp4")
+
+    counts = library.run("first")
+
+    assert (counts["rows_in"], counts["rows_out"], counts["quarantined"]) == (5, 1, 4)
+    reasons = {Path(row["original"]).name: row["reason"] for row in library.rows(tables.QUARANTINE)}
+    assert reasons == {
+        "empty.mp4": "empty",
+        "diary.mp4": "not_media",
+        "pipe.mp4": "not_a_file",
+        "dangling.mp4": "not_found",
+    }
+    again = library.run("again")
+    assert (again["files_decoded"], again["quarantined"]) == (0, 4)
+    shutil.copy(clip, tmp_path / "nowhere.mp4")
+    mended = library.run("mended")
+    assert (mended["quarantined"], mended["files_decoded"], mended["items_copied"]) == (3, 0, 1)
+
+
+def test_a_long_file_is_described_in_ranges_by_several_tasks(spark, tmp_path):
+    library = Library(spark, tmp_path, "features.encoders=[palette, librosa]", "features.range_seconds=30")
+    hostile.encode(library.folder / "long.mp4", seconds=70, size=(48, 48), gop=20)
+
+    library.run("first")
+
+    (media,) = library.rows(tables.MEDIA)
+    assert (media["parts"], media["status"], media["gop"]) == (3, "ok", 20)
+    assert media["seconds_decoded"] == pytest.approx(70, abs=0.2)
+    assert len(library.rows(tables.SHOTS)) == 1
+    assert {row["encoder"]: row["status"] for row in library.rows(tables.ITEM_FEATURES)} == {
+        "palette": "ok",
+        "librosa": "ok",
+        "e5-text": "ok",
+    } or {row["encoder"] for row in library.rows(tables.ITEM_FEATURES)} == {"palette", "librosa"}
+    windows = [row for row in library.rows(tables.SEGMENT_FEATURES) if row["encoder"] == "librosa"]
+    assert sorted(row["start"] for row in windows) == [0, 10, 20, 30, 40, 50, 60]
+
+
+def test_a_run_that_is_killed_goes_on_after_what_it_had_committed(spark, tmp_path):
+    library = Library(spark, tmp_path, PALETTE, "features.commit_seconds=0.5", "tracking.uri=null")
+    for number in range(12):
+        hostile.encode(library.folder / f"{number}.mp4", seconds=1, size=(48 + 2 * number, 48), layout=None)
+    arguments = [f"--set={override}" for override in library.overrides]
+    command = [str(Path(sys.executable).with_name("avrec")), "run", "media", "--config", "conf/media.yaml", *arguments]
+    driver = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        committed = library.root / "gold" / "item_features" / "_delta_log" / f"{1:020}.json"
+        deadline = time.monotonic() + 120
+        while not committed.exists() and driver.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert committed.exists(), "the run ended before it could be killed"
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    done = {row["item_id"] for row in library.rows(tables.ITEM_FEATURES)}
+    assert 0 < len(done) < 12
+
+    counts = library.run("second")
+
+    assert counts["files_decoded"] <= 12 - len(done)
+    features = library.rows(tables.ITEM_FEATURES)
+    assert len(features) == len({row["item_id"] for row in features}) == 12
+    assert {row["status"] for row in library.rows(tables.MEDIA)} == {"ok"}
+    assert (counts["rows_in"], counts["rows_out"]) == (12, 12)
