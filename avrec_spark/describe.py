@@ -34,7 +34,7 @@ class Task:
     """One file, or one range of a long one, to describe with some encoders.
 
     `full` asks for the description of the file (media, shots) and not only for vectors: a file whose description is
-    known is decoded no further than its encoders need.
+    known is decoded no further than its encoders need. `attempt` counts how often the content was opened.
     """
 
     work: str
@@ -42,6 +42,7 @@ class Task:
     encoders: tuple[str, ...]
     full: bool = True
     part: int = 0
+    attempt: int = 1
 
 
 @dataclass

@@ -64,7 +64,7 @@ def spark_and_pool(folder: Path) -> str:
 
     def in_spark() -> None:
         tasks = spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(
-            lambda chunk: [(uri, uri, list(encoders), True, 0) for uri in chunk]
+            lambda chunk: [(uri, uri, list(encoders), True, 0, 0) for uri in chunk]
         )
         frame = spark.createDataFrame(tasks, rows.TASK_SCHEMA).mapInPandas(
             rows.describing(settings, encoders), rows.SCHEMA

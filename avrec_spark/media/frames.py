@@ -23,8 +23,11 @@ _SAME = 0.05
 
 
 class Candidate(NamedTuple):
+    """A spare one lies between two key frames, and is for a shot that has none."""
+
     look: Look
     picture: Picture
+    spare: bool = False
 
 
 class FramePool:
@@ -35,14 +38,20 @@ class FramePool:
         self._news: list[float] = []  # how much a candidate differs from the one before it
         self._room = _POOL * wanted
 
-    def add(self, look: Look, picture: Picture) -> None:
+    def add(self, look: Look, picture: Picture, spare: bool = False) -> None:
         position = bisect.bisect([candidate.look.time for candidate in self.candidates], look.time)
-        self.candidates.insert(position, Candidate(look, picture))
+        self.candidates.insert(position, Candidate(look, picture, spare))
         self._news.insert(position, 0.0)
         self._compare(position)
         self._compare(position + 1)
         if len(self.candidates) > self._room:
             self._drop()
+
+    def chosen(self, shots: Sequence[Shot], wanted: int) -> list[Candidate]:
+        """At most `wanted` of them, in order of time, as `choose` has it."""
+        filled = {shot_at(shots, candidate.look.time) for candidate in self.candidates if not candidate.spare}
+        usable = [c for c in self.candidates if not c.spare or shot_at(shots, c.look.time) not in filled]
+        return [usable[position] for position in choose([c.look.time for c in usable], shots, wanted)]
 
     def _drop(self) -> None:
         times = np.array([candidate.look.time for candidate in self.candidates])
@@ -56,6 +65,11 @@ class FramePool:
         if 0 < position < len(self.candidates):
             before, after = self.candidates[position - 1].look, self.candidates[position].look
             self._news[position] = _SAME + colour_distance(before.colours, after.colours)
+
+
+def shot_at(shots: Sequence[Shot], time: float) -> int:
+    """The position of the last shot that has begun; −1 before the first."""
+    return bisect.bisect([shot.start for shot in shots], time) - 1
 
 
 def choose(times: Sequence[float], shots: Sequence[Shot], wanted: int) -> list[int]:

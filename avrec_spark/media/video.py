@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from avrec_spark.media import pictures
 from avrec_spark.media.decoder import Decoder
 from avrec_spark.media.finder import TransitionFinder
-from avrec_spark.media.frames import FramePool, Pairs, choose
+from avrec_spark.media.frames import FramePool, Pairs
 from avrec_spark.media.gop import Gop
 from avrec_spark.media.pictures import Picture
 from avrec_spark.media.records import Frames, Limits, Motion, Need, Screen, Shot
@@ -214,11 +214,11 @@ class VideoReader:
         self._taken.black_frames += is_black(at)
         return picture
 
-    def _keep(self, frame: VideoFrame, time: float) -> tuple[Picture, Look]:
+    def _keep(self, frame: VideoFrame, time: float, spare: bool = False) -> tuple[Picture, Look]:
         picture = self._scaler.picture(frame)
         at = look(picture, time)
         turns = self._taken.quarter_turns = pictures.quarter_turns(frame)
-        self._pool.add(at, picture)
+        self._pool.add(at, picture, spare)
         self._builder.add(at, pictures.thumbnail(picture, self._limits.thumbnail_width, turns))
         return picture, at
 
@@ -257,7 +257,7 @@ class VideoReader:
             if kept is None:
                 kept = time
             elif time - kept >= DENSE_SPACING and self._start <= time < self._span.end:
-                self._keep(frame, time)
+                self._keep(frame, time, spare=True)
                 kept = time
 
     def _look(self, frame: VideoFrame, time: float) -> Look:
@@ -267,13 +267,12 @@ class VideoReader:
         return otherwise if frame.pts is None else frame.pts * self._unit - self._origin
 
     def _choose(self) -> None:
-        taken, candidates = self._taken, self._pool.candidates
-        if not candidates:
+        taken, turns = self._taken, self._taken.quarter_turns
+        chosen = self._pool.chosen(taken.shots, self._limits.max_key_frames)
+        if not chosen:
             return
-        positions = choose([c.look.time for c in candidates], taken.shots, self._limits.max_key_frames)
-        times = np.array([candidates[n].look.time for n in positions])
-        turns = taken.quarter_turns
+        times = np.array([candidate.look.time for candidate in chosen])
         if "frames" in self._needs:
-            taken.frames = Frames(np.stack([pictures.square(candidates[n].picture, turns) for n in positions]), times)
+            taken.frames = Frames(np.stack([pictures.square(candidate.picture, turns) for candidate in chosen]), times)
         if "screen" in self._needs:
-            taken.screen = Screen([pictures.screen(candidates[n].picture, turns) for n in positions], times)
+            taken.screen = Screen([pictures.screen(candidate.picture, turns) for candidate in chosen], times)

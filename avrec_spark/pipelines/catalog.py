@@ -36,24 +36,17 @@ _LISTED = f"uri string, relative string, item_id string, title string, {_DERIVED
 def run(context: Context) -> Counts:
     source = str(context.settings.catalog.source)
     listed, refused = _listed(context, source)
-    listed = listed.persist()
-    if not listed.take(1):
-        looked_for = "a column uri" if _is_list(source) else ", ".join(context.settings.catalog.extensions)
-        raise EmptyCatalogueError(source, looked_for)
     quarantined = context.quarantine(refused)
-
     catalog = _with_files(context, listed)
     if _DERIVED in catalog.columns:
-        catalog = _with_kept_ids(context, catalog.persist())
-    catalog = catalog.persist()
-    rows = catalog.unionByName(_gone(context, catalog), allowMissingColumns=True)
-    context.lakehouse.replace(tables.CATALOG, rows)
+        catalog = _with_kept_ids(context, catalog)
+    context.lakehouse.replace(tables.CATALOG, _with_gone(context, catalog))
     written = context.lakehouse.read(tables.CATALOG)
     context.lakehouse.replace(tables.ITEMS, _items(written))
     found = {row[0]: row[1] for row in written.groupBy(c.STATUS).count().collect()}
     missing, gone = found.get(tables.MISSING, 0), found.get(tables.GONE, 0)
-    listed_rows = found.get(tables.PRESENT, 0) + missing
-    counts = {"rows_in": listed_rows + quarantined, "rows_out": listed_rows, "quarantined": quarantined}
+    there = found.get(tables.PRESENT, 0) + missing
+    counts = {"rows_in": there + quarantined, "rows_out": there, "quarantined": quarantined}
     return counts | {"missing": missing, "gone": gone}
 
 
@@ -74,6 +67,8 @@ def _from_folder(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
         (file.uri, file.relative, str(uuid.uuid5(uuid.NAMESPACE_URL, file.relative)), Path(file.relative).stem, True)
         for file in media
     ]
+    if not rows:
+        raise EmptyCatalogueError(source, ", ".join(context.settings.catalog.extensions))
     others = [(file.relative, file.uri) for file in found if Path(file.relative).suffix.lower() not in extensions]
     refused = context.spark.createDataFrame(others, f"{c.KEY} string, {c.ORIGINAL} string")
     return context.spark.createDataFrame(rows, _LISTED), refused.select(
@@ -116,8 +111,9 @@ def _from_list(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
             .when(~F.col("first"), "duplicate_item")
             .when(_redacted(c.URI) != F.col(c.URI), "credentials_in_uri"),
         )
-        .persist()
     )
+    if not frame.take(1):
+        raise EmptyCatalogueError(source, "a column uri")
     if c.TAGS in known and dict(frame.dtypes)[c.TAGS] == "string":
         frame = frame.withColumn(c.TAGS, F.split(c.TAGS, r"\s*[;|]\s*"))
     refused = frame.where(F.col(c.REASON).isNotNull()).select(
@@ -198,7 +194,7 @@ def _with_kept_ids(context: Context, catalog: DataFrame) -> DataFrame:
     if not context.lakehouse.exists(tables.CATALOG):
         return catalog
     there = context.lakehouse.read(tables.CATALOG).where(F.col(c.STATUS) == tables.PRESENT)
-    there = there.select(c.URI, F.col(c.CONTENT_HASH).alias("hash"), F.col(c.ITEM_ID).alias("kept")).persist()
+    there = there.select(c.URI, F.col(c.CONTENT_HASH).alias("hash"), F.col(c.ITEM_ID).alias("kept"))
     at_home = there.select(c.URI, F.col("kept").alias("by_place")).dropDuplicates([c.URI])
     # Of several copies the first in order takes the first id, and so on.
     lost = there.join(catalog.select(c.URI), c.URI, "left_anti")
@@ -218,12 +214,20 @@ def _with_kept_ids(context: Context, catalog: DataFrame) -> DataFrame:
     return named.withColumn(c.ITEM_ID, F.when(earlier, homonym).otherwise(F.col(c.ITEM_ID)))
 
 
-def _gone(context: Context, catalog: DataFrame) -> DataFrame:
-    """Items of earlier runs that the source no longer lists; they keep their features and their behaviour."""
+def _with_gone(context: Context, catalog: DataFrame) -> DataFrame:
+    """Adds the items of earlier runs that the source no longer lists; they keep their features and their behaviour."""
     if not context.lakehouse.exists(tables.CATALOG):
-        return catalog.limit(0)
-    before = context.lakehouse.read(tables.CATALOG)
-    return before.join(catalog.select(c.ITEM_ID), c.ITEM_ID, "left_anti").withColumn(c.STATUS, F.lit(tables.GONE))
+        return catalog
+    before = context.lakehouse.read(tables.CATALOG).withColumn(c.STATUS, F.lit(tables.GONE))
+    names = [name for name in before.columns if name != c.ITEM_ID]
+    both = before.alias("before").join(catalog.alias("now"), c.ITEM_ID, "full_outer")
+    # One pass over the files: what is listed as it is now, the rest as it was.
+    return both.select(c.ITEM_ID, *[_now_or_before(name, catalog) for name in names])
+
+
+def _now_or_before(name: str, catalog: DataFrame) -> Column:
+    now = F.col(f"now.{name}") if name in catalog.columns else F.lit(None)
+    return F.when(F.col(f"now.{c.STATUS}").isNotNull(), now).otherwise(F.col(f"before.{name}")).alias(name)
 
 
 def _items(catalog: DataFrame) -> DataFrame:

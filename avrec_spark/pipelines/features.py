@@ -10,11 +10,13 @@ The work goes in waves of about `features.commit_seconds`: a run that is interru
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_, or_
 from typing import Any
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from avrec_spark import columns as c
@@ -26,26 +28,27 @@ from avrec_spark.media.cost import CostModel, Facts, pack
 from avrec_spark.pipelines import rows, texts
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.pipelines.rows import FULL, PARTIAL, WORK
+from avrec_spark.progress import FileProgress
 from avrec_spark.tables import Table
 
 _LACKING = "lacking"
 _WANTED = "encoders"
-_WAVE = "wave"
 # A decoder that hangs or dies may have met a busy machine; met again and again, it is the file.
 _MAX_ATTEMPTS = 3
 # Files that teach the prices: enough for a handful of terms.
 _LESSONS = 2_000
+# Files whose names the driver holds at once.
+_PAGE = 100_000
 
 
 def run(context: Context) -> Counts:
-    items = _items(context).persist()
+    items = _items(context)
     encoders = _media_encoders(context.settings.features)
     described = _describe_new(context, items, encoders)
     copied = _copy_known(context, items, encoders)
     encoded = texts.encode_new(context)
     quarantined = context.quarantine(_refused(context, items))
     rows_in = items.count()
-    items.unpersist()
     counts = {"rows_in": rows_in, "rows_out": rows_in - quarantined, "quarantined": quarantined}
     return counts | {"files_decoded": described, "items_copied": copied, "texts_encoded": encoded}
 
@@ -66,7 +69,8 @@ def _media_encoders(settings: FeatureSettings) -> list[Encoder[Any]]:
 
 
 def _todo(context: Context, items: DataFrame, encoders: list[Encoder[Any]]) -> DataFrame:
-    """One row a content that something is unknown of: which encoders are to read it, and whether it is described.
+    """One row a content that something is unknown of: which encoders are to read it, whether it is to be described,
+    and what is known of it: the columns of `_FACTS` and the number of attempts, null where it was never opened.
 
     A failure that a retry may mend is new again, unless the catalogue has just seen that the file is still not there.
     """
@@ -74,47 +78,47 @@ def _todo(context: Context, items: DataFrame, encoders: list[Encoder[Any]]) -> D
         F.min(c.URI).alias(c.URI), F.max(c.SIZE).alias(c.SIZE), F.every(_LACKING).alias(_LACKING)
     )
     wanted = F.array(*[F.lit(encoder.name) for encoder in encoders])
-    if not context.lakehouse.exists(tables.ITEM_FEATURES):
-        return works.select(WORK, c.URI, c.SIZE, wanted.alias(_WANTED), F.lit(True).alias(FULL))
-    have = _encoded(context, encoders).groupBy(WORK).agg(F.collect_set(c.ENCODER).alias("have"))
-    known = _described(context, items).join(_finished(context), WORK, "left_semi")
+    state = works.join(_known(context, items), WORK, "left").join(_have(context, encoders), WORK, "left")
     again = F.col(c.RETRYABLE) & (
         F.when(F.col(c.STATUS).isin("timeout", "corrupt"), F.col(c.ATTEMPTS) < _MAX_ATTEMPTS)
         .when(F.col(c.STATUS) == "missing", ~F.col(_LACKING))
         .otherwise(F.lit(True))
     )
-    full = F.col(c.STATUS).isNull() | again
-    missing = F.array_except(wanted, F.coalesce("have", F.array().cast("array<string>")))
-    state = works.join(have, WORK, "left").join(known, WORK, "left")
+    # A content without any vector row may have been interrupted before the last of its tables was written.
+    full = F.col(c.STATUS).isNull() | F.col("have").isNull() | again
+    missing = F.array_except(wanted, "have")
     state = state.withColumn(FULL, full).withColumn(_WANTED, F.when(full, wanted).otherwise(missing))
-    return state.where(F.col(FULL) | (F.size(_WANTED) > 0)).select(WORK, c.URI, c.SIZE, _WANTED, FULL)
+    state = state.where(F.col(FULL) | (F.size(_WANTED) > 0))
+    return state.select(WORK, c.URI, c.SIZE, _WANTED, FULL, c.ATTEMPTS, *_FACTS)
 
 
-def _encoded(context: Context, encoders: list[Encoder[Any]]) -> DataFrame:
-    """Rows of gold.item_features that these very encoders made."""
-    origins = [rows.provenance(encoder) for encoder in encoders]
-    keys = [c.MODALITY, c.ENCODER, c.ENCODER_VERSION, c.PARAMETERS_HASH]
-    schema = ", ".join(f"{key} string" for key in keys)
-    current = context.spark.createDataFrame([tuple(origin[key] for key in keys) for origin in origins], schema)
-    features = context.lakehouse.read(tables.ITEM_FEATURES).withColumnRenamed(c.INPUT_HASH, WORK)
-    return features.join(F.broadcast(current), keys, "left_semi")
+_FACTS = (c.DURATION, "width", "height", "gop", "frame_rate", "video_codec", "audio_codec")
 
 
-def _finished(context: Context) -> DataFrame:
-    """Contents that were committed to the last table; a run may have been interrupted after the others."""
-    features = context.lakehouse.read(tables.ITEM_FEATURES).where(F.col(c.MODALITY) != texts.TEXT)
-    return features.select(F.col(c.INPUT_HASH).alias(WORK))
-
-
-def _described(context: Context, items: DataFrame) -> DataFrame:
-    """(work, status, retryable, attempts) of each content that silver.media knows."""
-    media = context.lakehouse.read(tables.MEDIA)
+def _known(context: Context, items: DataFrame) -> DataFrame:
+    """What silver.media knows of each content; of several rows the one with most attempts."""
+    media = context.lakehouse.read_or_empty(tables.MEDIA)
     # A file without a hash is known by its place, and its row by its item.
-    places = items.where(F.col(WORK).startswith("uri:")).select(c.ITEM_ID, F.col(WORK).alias("place"))
-    media = media.join(places, c.ITEM_ID, "left")
-    work = F.coalesce(c.CONTENT_HASH, "place")
-    worst = F.max_by(F.struct(c.STATUS, c.RETRYABLE, c.ATTEMPTS), c.ATTEMPTS).alias("known")
-    return media.withColumn(WORK, work).groupBy(WORK).agg(worst).select(WORK, "known.*")
+    places = items.where(F.col(WORK).startswith("uri:"))
+    places = places.select(F.col(c.ITEM_ID).cast(dict(media.dtypes)[c.ITEM_ID]).alias(c.ITEM_ID), WORK)
+    work = F.coalesce(c.CONTENT_HASH, WORK).alias(WORK)
+    known = F.max_by(F.struct(c.STATUS, c.RETRYABLE, c.ATTEMPTS, *_FACTS), c.ATTEMPTS).alias("known")
+    return media.join(places, c.ITEM_ID, "left").groupBy(work).agg(known).select(WORK, "known.*")
+
+
+def _have(context: Context, encoders: list[Encoder[Any]]) -> DataFrame:
+    """Which of the encoders have read each content that any has read."""
+    features = context.lakehouse.read_or_empty(tables.ITEM_FEATURES).where(F.col(c.MODALITY) != texts.TEXT)
+    current = F.when(_made_by(encoders), F.col(c.ENCODER))
+    return features.groupBy(F.col(c.INPUT_HASH).alias(WORK)).agg(F.collect_set(current).alias("have"))
+
+
+def _made_by(encoders: list[Encoder[Any]]) -> Column:
+    """Whether a row of gold.item_features comes from one of these very encoders."""
+    conditions = [
+        reduce(and_, (F.col(name) == value for name, value in rows.provenance(encoder).items())) for encoder in encoders
+    ]
+    return reduce(or_, conditions, F.lit(False))
 
 
 # -- waves -----------------------------------------------------------------------------------------------------------
@@ -129,61 +133,76 @@ class _Cost:
     files: int = 0
 
 
+@dataclass
+class _Wave:
+    """Files that are described and committed together, and their estimated core-seconds."""
+
+    files: list[Row]
+    seconds: list[float]
+
+    @property
+    def all_new(self) -> bool:
+        """Whether no table holds a row of them."""
+        return all(row[FULL] and row[c.ATTEMPTS] is None for row in self.files)
+
+
 def _describe_new(context: Context, items: DataFrame, encoders: list[Encoder[Any]]) -> int:
     """Decode and encode what is new, wave by wave; returns the number of files opened."""
-    settings = context.settings.features
     todo = _todo(context, items, encoders)
-    todo = _with_cost(context, todo).persist()
-    total = todo.agg(F.count("*").alias("files"), F.sum("cost").alias("seconds")).first()
-    count = int(total["files"]) if total is not None else 0
-    if total is not None and count:
-        names = ", ".join(encoder.name for encoder in encoders)
-        context.note(f"{count:,} files to describe with {names}: about {total['seconds']:,.0f} core-seconds")
-        slots = context.spark.sparkContext.defaultParallelism
-        waves = max(1, math.ceil(total["seconds"] / (settings.commit_seconds * slots)))
-        todo = todo.withColumn(_WAVE, F.pmod(F.xxhash64(WORK), F.lit(waves)))
-        cost = _Cost()
-        with context.progress.files(context.job, count, context.spark) as progress:
-            for wave in range(waves):
-                _describe_wave(context, items, todo.where(F.col(_WAVE) == wave).collect(), progress, cost)
-        context.facts["cost"] = {
-            "files": cost.files,
-            "predicted_core_seconds": round(cost.predicted, 2),
-            "actual_core_seconds": round(cost.actual, 2),
-        }
-    todo.unpersist()
-    return count
+    page = _page(todo, after="")
+    if not page:
+        return 0
+    model = _cost_model(context)
+    total = todo.count() if len(page) == _PAGE else len(page)
+    context.note(f"{total:,} files to describe with {', '.join(encoder.name for encoder in encoders)}")
+    cost = _Cost()
+    with context.progress.files(context.job, total, context.spark) as progress:
+        while page:
+            for wave in _waves(context, page, model):
+                _describe_wave(context, items, wave, progress, cost)
+            page = _page(todo, after=page[-1][WORK]) if len(page) == _PAGE else []
+    context.facts["cost"] = {
+        "files": cost.files,
+        "predicted_core_seconds": round(cost.predicted, 2),
+        "actual_core_seconds": round(cost.actual, 2),
+    }
+    return cost.files
 
 
-def _with_cost(context: Context, todo: DataFrame) -> DataFrame:
-    """Adds the estimated core-seconds, from prices learnt on what silver.media says earlier files have cost."""
-    if context.lakehouse.exists(tables.MEDIA):
-        catalog = context.lakehouse.read(tables.CATALOG).select(c.ITEM_ID, c.SIZE, c.URI)
-        media = context.lakehouse.read(tables.MEDIA).where(F.col(c.STATUS).isin(*tables.USABLE))
-        known = media.select(c.ITEM_ID, c.CONTENT_HASH, *_FACTS, c.SECONDS_SPENT).join(catalog, c.ITEM_ID)
-        lessons = known.orderBy(F.xxhash64(c.ITEM_ID)).limit(_LESSONS).collect()
-        model = CostModel.learned([_facts(row) for row in lessons], [row[c.SECONDS_SPENT] for row in lessons])
-        contents = known.drop(c.ITEM_ID, c.SIZE, c.URI, c.SECONDS_SPENT).dropDuplicates([c.CONTENT_HASH])
-        todo = todo.join(contents, todo[WORK] == contents[c.CONTENT_HASH], "left")
-    else:
-        model = CostModel()
-        todo = todo.select("*", *[F.lit(None).cast(kind).alias(name) for name, kind in _FACTS.items()])
-    range_seconds = context.settings.features.range_seconds
-
-    @F.udf("double")
-    def predict(*values: Any) -> float:
-        facts = _facts(dict(zip([c.SIZE, c.URI, *_FACTS], values, strict=True)))
-        return model.predict(facts) * min(1.0, range_seconds / facts.seconds if facts.seconds else 1.0)
-
-    cost = predict(c.SIZE, c.URI, *_FACTS)
-    return todo.select(WORK, c.URI, c.SIZE, _WANTED, FULL, cost.alias("cost"))
+def _page(todo: DataFrame, after: str) -> list[Row]:
+    """So many files as the driver may hold, in the order of their hashes, which is that of chance."""
+    return todo.where(F.col(WORK) > after).orderBy(WORK).limit(_PAGE).collect()
 
 
-_FACTS = {name: tables.MEDIA.columns[name] for name in (c.DURATION, "width", "height", "gop", "frame_rate")}
-_FACTS |= {name: "string" for name in ("video_codec", "audio_codec")}
+def _waves(context: Context, files: list[Row], model: CostModel) -> Iterator[_Wave]:
+    settings = context.settings.features
+    longest = settings.commit_seconds * context.spark.sparkContext.defaultParallelism
+    wave = _Wave([], [])
+    for row in files:
+        seconds = _predicted(model, _facts(row), settings.range_seconds)
+        if wave.files and sum(wave.seconds) + seconds > longest:
+            yield wave
+            wave = _Wave([], [])
+        wave.files.append(row)
+        wave.seconds.append(seconds)
+    yield wave
 
 
-def _facts(row: Row | dict[str, Any]) -> Facts:
+def _predicted(model: CostModel, facts: Facts, range_seconds: float) -> float:
+    """Of the first range, where it is known that there are more."""
+    return model.predict(facts) * min(1.0, range_seconds / facts.seconds if facts.seconds else 1.0)
+
+
+def _cost_model(context: Context) -> CostModel:
+    """Prices learnt on what silver.media says that earlier files have cost."""
+    media = context.lakehouse.read_or_empty(tables.MEDIA).where(F.col(c.STATUS).isin(*tables.USABLE))
+    media = media.where(F.col(c.SECONDS_SPENT) > 0).select(c.ITEM_ID, *_FACTS, c.SECONDS_SPENT).limit(_LESSONS)
+    catalog = context.lakehouse.read(tables.CATALOG).select(c.ITEM_ID, c.SIZE, c.URI)
+    lessons = media.join(catalog, c.ITEM_ID).collect()
+    return CostModel.learned([_facts(row) for row in lessons], [row[c.SECONDS_SPENT] for row in lessons])
+
+
+def _facts(row: Row) -> Facts:
     pixels = row["width"] * row["height"] if row["width"] and row["height"] else None
     return Facts(
         size=row[c.SIZE] or 0,
@@ -197,90 +216,93 @@ def _facts(row: Row | dict[str, Any]) -> Facts:
     )
 
 
-def _describe_wave(context: Context, items: DataFrame, files: list[Row], progress: Any, cost: _Cost) -> None:
+def _describe_wave(context: Context, items: DataFrame, wave: _Wave, progress: FileProgress, cost: _Cost) -> None:
     """Describe some files and commit what was found.
 
     First a range of each; then, of the long ones, the others, whose cost is known by now.
     """
-    if not files:
-        return
-    first = [(row[WORK], row[c.URI], row[_WANTED], row[FULL], 0) for row in files]
-    staged = _staged(context, first, [row["cost"] for row in files], "first", progress)
-    cost.files += len(files)
-    cost.predicted += sum(row["cost"] for row in files)
-    opened = {row[WORK]: row for row in files}
-    long = staged.where(F.col(PARTIAL).isNotNull()).select(WORK, c.PARTS, c.SECONDS_SPENT).collect()
-    whole = staged.where(F.col(PARTIAL).isNull())
+    stage = _Stage(context, progress)
+    tasks = {row[WORK]: (row[WORK], row[c.URI], row[_WANTED], row[FULL], row[c.ATTEMPTS] or 0) for row in wave.files}
+    stage.describe([(*task, 0) for task in tasks.values()], wave.seconds, "first")
+    found = stage.read("first").select(WORK, c.PARTS, c.SECONDS_SPENT, F.col(PARTIAL).isNotNull().alias("long")).collect()
+    long = [row for row in found if row["long"]]
+    whole = ["first"]
     if long:
-        later, seconds = [], []
-        for found in long:
-            row = opened[found[WORK]]
-            ranges = range(1, found[c.PARTS])
-            later += [(row[WORK], row[c.URI], row[_WANTED], row[FULL], part) for part in ranges]
-            seconds += [found[c.SECONDS_SPENT]] * len(ranges)
-            cost.predicted += found[c.SECONDS_SPENT] * len(ranges)
-        others = _staged(context, later, seconds, "later", progress)
-        parts = staged.unionByName(others).where(F.col(PARTIAL).isNotNull())
-        merged = parts.groupBy(WORK).applyInPandas(rows.merging(context.settings.features), rows.SCHEMA)
-        whole = whole.unionByName(merged)
-    spent = whole.agg(F.sum(c.SECONDS_SPENT)).first()
+        ranges = [(row, part) for row in long for part in range(1, row[c.PARTS])]
+        seconds = [row[c.SECONDS_SPENT] for row, _ in ranges]
+        stage.describe([(*tasks[row[WORK]], part) for row, part in ranges], seconds, "later")
+        stage.merge(["first", "later"], "merged")
+        whole.append("merged")
+        cost.predicted += sum(seconds)
+    cost.files += len(wave.files)
+    cost.predicted += sum(wave.seconds)
+    results = stage.read(*whole).where(F.col(PARTIAL).isNull())
+    spent = results.agg(F.sum(c.SECONDS_SPENT)).first()
     cost.actual += float(spent[0] or 0.0) if spent is not None else 0.0
-    _write(context, whole.join(items.select(WORK, c.ITEM_ID), WORK))
-    context.lakehouse.remove("staging", context.run_id, "features")
+    _write(context, results.join(F.broadcast(items.select(WORK, c.ITEM_ID)), WORK), wave.all_new)
+    stage.remove()
 
 
-def _staged(context: Context, files: list[tuple[Any, ...]], seconds: list[float], name: str, progress: Any) -> DataFrame:
-    """Describe files in tasks of about equal length; written down at once, so that nothing is computed twice."""
-    settings = context.settings.features
-    slots = context.spark.sparkContext.defaultParallelism
-    tasks = pack(seconds, slots, settings.seconds_per_task)
-    # A slice an element is a task an element: how the work was packed is how it runs.
-    packed = context.spark.sparkContext.parallelize([[files[n] for n in task] for task in tasks], len(tasks))
-    frame = context.spark.createDataFrame(packed.flatMap(lambda task: task), rows.TASK_SCHEMA)
-    encoders = tuple(encoder.name for encoder in _media_encoders(settings))
-    described = frame.mapInPandas(progress.counted(rows.describing(settings, encoders)), rows.SCHEMA)
-    staging = context.lakehouse.path("staging", context.run_id, "features", name)
-    described.write.mode("overwrite").parquet(staging)
-    return context.spark.read.schema(described.schema).parquet(staging)
+@dataclass
+class _Stage:
+    """Where results are written down before they are split into tables, so that nothing is computed twice."""
+
+    context: Context
+    progress: FileProgress
+
+    def describe(self, files: list[tuple[Any, ...]], seconds: list[float], name: str) -> None:
+        """Describe files in tasks of about equal length."""
+        settings = self.context.settings.features
+        spark = self.context.spark
+        tasks = pack(seconds, spark.sparkContext.defaultParallelism, settings.seconds_per_task)
+        # A slice an element is a task an element: how the work was packed is how it runs.
+        packed = spark.sparkContext.parallelize([[files[n] for n in task] for task in tasks], len(tasks))
+        frame = spark.createDataFrame(packed.flatMap(lambda task: task), rows.TASK_SCHEMA)
+        encoders = tuple(encoder.name for encoder in _media_encoders(settings))
+        self._keep(frame.mapInPandas(self.progress.counted(rows.describing(settings, encoders)), rows.SCHEMA), name)
+
+    def merge(self, names: list[str], name: str) -> None:
+        """Put the ranges of each long file together."""
+        parts = self.read(*names).where(F.col(PARTIAL).isNotNull())
+        self._keep(parts.groupBy(WORK).applyInPandas(rows.merging(self.context.settings.features), rows.SCHEMA), name)
+
+    def read(self, *names: str) -> DataFrame:
+        return self.context.spark.read.schema(rows.SCHEMA).parquet(*[self._path(name) for name in names])
+
+    def remove(self) -> None:
+        self.context.lakehouse.remove("staging", self.context.run_id, "features")
+
+    def _keep(self, frame: DataFrame, name: str) -> None:
+        frame.write.mode("overwrite").parquet(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return self.context.lakehouse.path("staging", self.context.run_id, "features", name)
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _write(context: Context, results: DataFrame) -> None:
+def _write(context: Context, results: DataFrame, new: bool) -> None:
     """Split the results into the tables; item_features comes last, because its rows say that an item is finished."""
-    results = results.persist()
-    media = context.lakehouse.read_or_empty(tables.MEDIA)
-    before = media.select(c.ITEM_ID, c.ATTEMPTS, F.col(c.CONTENT_HASH).alias("before"))
-    full = results.where(FULL).join(before, c.ITEM_ID, "left").persist()
-    tried = F.when(F.col("before").eqNullSafe(F.col(c.CONTENT_HASH)), F.col(c.ATTEMPTS))
-    write = _Writer(context, new=full.where(F.col(c.ATTEMPTS).isNotNull()).isEmpty() and results.where(~F.col(FULL)).isEmpty())
-    write.rows(tables.MEDIA, full.withColumn(c.ATTEMPTS, F.coalesce(tried, F.lit(0)) + 1))
-    write.groups(tables.SHOTS, _exploded(full, "shots", tables.SHOTS), full.select(c.ITEM_ID))
+    lakehouse = context.lakehouse
+    full = results.where(FULL)
     features = _exploded(results, "features", tables.ITEM_FEATURES)
     made = features.select(c.ITEM_ID, c.ENCODER, c.ENCODER_VERSION)
-    for name, table in (("segments", tables.SEGMENT_FEATURES), ("transcripts", tables.TRANSCRIPTS)):
-        write.groups(table, _exploded(results, name, table), made)
-    write.rows(tables.ITEM_FEATURES, features)
-    full.unpersist()
-    results.unpersist()
-
-
-@dataclass
-class _Writer:
-    """Writes rows of items that may be in the tables already or, where all are new, simply adds them."""
-
-    context: Context
-    new: bool
-
-    def rows(self, table: Table, frame: DataFrame) -> None:
-        (self.context.lakehouse.append if self.new else self.context.lakehouse.merge)(table, frame)
-
-    def groups(self, table: Table, frame: DataFrame, groups: DataFrame) -> None:
-        if self.new:
-            self.context.lakehouse.append(table, frame)
-        else:
-            self.context.lakehouse.replace_groups(table, frame, groups)
+    groups = (
+        (tables.SHOTS, _exploded(full, "shots", tables.SHOTS), full.select(c.ITEM_ID)),
+        (tables.SEGMENT_FEATURES, _exploded(results, "segments", tables.SEGMENT_FEATURES), made),
+        (tables.TRANSCRIPTS, _exploded(results, "transcripts", tables.TRANSCRIPTS), made),
+    )
+    if new:
+        for table, frame, _ in groups:
+            lakehouse.append(table, frame)
+        lakehouse.append(tables.MEDIA, full)
+        lakehouse.append(tables.ITEM_FEATURES, features)
+        return
+    for table, frame, group in groups:
+        lakehouse.replace_groups(table, frame, group)
+    lakehouse.merge(tables.MEDIA, full)
+    lakehouse.merge(tables.ITEM_FEATURES, features)
 
 
 def _exploded(results: DataFrame, name: str, table: Table) -> DataFrame:
@@ -291,14 +313,14 @@ def _exploded(results: DataFrame, name: str, table: Table) -> DataFrame:
 
 def _copy_known(context: Context, items: DataFrame, encoders: list[Encoder[Any]]) -> int:
     """Give items of a known content what other items of that content have; returns how many items."""
-    encoded = _encoded(context, encoders)
+    features = context.lakehouse.read(tables.ITEM_FEATURES).where(_made_by(encoders))
+    encoded = features.withColumnRenamed(c.INPUT_HASH, WORK)
     mine = encoded.groupBy(c.ITEM_ID, WORK).agg(F.count("*").alias("have")).where(F.col("have") >= len(encoders))
-    lacking = items.join(mine, [c.ITEM_ID, WORK], "left_anti").select(c.ITEM_ID, WORK).persist()
+    lacking = items.join(mine, [c.ITEM_ID, WORK], "left_anti").select(c.ITEM_ID, WORK)
     count = lacking.count()
     if count:
         _copy_descriptions(context, lacking)
         _copy_features(context, lacking, encoded)
-    lacking.unpersist()
     return count
 
 
@@ -307,12 +329,11 @@ def _copy_descriptions(context: Context, lacking: DataFrame) -> None:
     media = lakehouse.read(tables.MEDIA).withColumn(WORK, F.col(c.CONTENT_HASH))
     donors = media.groupBy(WORK).agg(F.min(c.ITEM_ID).alias("donor"))
     undescribed = lacking.join(media.select(c.ITEM_ID, WORK), [c.ITEM_ID, WORK], "left_anti")
-    pairs = undescribed.join(donors, WORK).select(c.ITEM_ID, "donor").persist()
-    known = media.drop(WORK).withColumnRenamed(c.ITEM_ID, "donor")
+    pairs = undescribed.join(donors, WORK).select(c.ITEM_ID, "donor")
     shots = lakehouse.read(tables.SHOTS).withColumnRenamed(c.ITEM_ID, "donor")
-    lakehouse.merge(tables.MEDIA, pairs.join(known, "donor").withColumn(c.SECONDS_SPENT, F.lit(0.0)))
     lakehouse.replace_groups(tables.SHOTS, pairs.join(shots, "donor"), pairs.select(c.ITEM_ID))
-    pairs.unpersist()
+    known = media.drop(WORK).withColumnRenamed(c.ITEM_ID, "donor")
+    lakehouse.merge(tables.MEDIA, pairs.join(known, "donor").withColumn(c.SECONDS_SPENT, F.lit(0.0)))
 
 
 def _copy_features(context: Context, lacking: DataFrame, encoded: DataFrame) -> None:
@@ -320,14 +341,13 @@ def _copy_features(context: Context, lacking: DataFrame, encoded: DataFrame) -> 
     by_encoder = [c.MODALITY, c.ENCODER, c.ENCODER_VERSION]
     donors = encoded.dropDuplicates([WORK, *by_encoder]).withColumnRenamed(c.ITEM_ID, "donor")
     have = encoded.select(c.ITEM_ID, WORK, *by_encoder)
-    new = lacking.join(donors, WORK).join(have, [c.ITEM_ID, WORK, *by_encoder], "left_anti").persist()
+    new = lacking.join(donors, WORK).join(have, [c.ITEM_ID, WORK, *by_encoder], "left_anti")
     pairs = new.select(c.ITEM_ID, "donor", c.ENCODER, c.ENCODER_VERSION)
     for table in (tables.SEGMENT_FEATURES, tables.TRANSCRIPTS):
         known = lakehouse.read(table).withColumnRenamed(c.ITEM_ID, "donor")
         copied = pairs.join(known, ["donor", c.ENCODER, c.ENCODER_VERSION])
         lakehouse.replace_groups(table, copied, pairs.drop("donor"))
     lakehouse.merge(tables.ITEM_FEATURES, new.withColumnRenamed(WORK, c.INPUT_HASH))
-    new.unpersist()
 
 
 # -- quarantine ------------------------------------------------------------------------------------------------------

@@ -22,14 +22,14 @@ WORK = "work"
 FULL = "full"
 PARTIAL = "partial"
 # What a task asks for and the column that it comes back with: a whole file as rows, a range of one as a pickle.
-TASK_SCHEMA = f"{WORK} string, {c.URI} string, encoders array<string>, {FULL} boolean, {c.PART} int"
+TASK_SCHEMA = f"{WORK} string, {c.URI} string, encoders array<string>, {FULL} boolean, {c.ATTEMPTS} int, {c.PART} int"
 
 
 def _columns(table: Table, *without: str) -> dict[str, str]:
     return {name: kind for name, kind in table.columns.items() if name not in {c.ITEM_ID, *without}}
 
 
-MEDIA = _columns(tables.MEDIA, c.ATTEMPTS)
+MEDIA = _columns(tables.MEDIA)
 _LISTS = {
     "shots": _columns(tables.SHOTS),
     "features": _columns(tables.ITEM_FEATURES),
@@ -52,9 +52,9 @@ def describing(settings: FeatureSettings, encoders: tuple[str, ...]):  # type: i
     def describe(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         describer = _describer(settings, encoders, device.of_task())
         tasks = (
-            Task(work, uri, tuple(names), bool(full), int(part))
+            Task(work, uri, tuple(names), bool(full), int(part), int(attempts) + 1)
             for batch in batches
-            for work, uri, names, full, part in batch.itertuples(index=False)
+            for work, uri, names, full, attempts, part in batch.itertuples(index=False)
         )
         for description in describer.describe(tasks):
             yield pd.DataFrame([row(description, describer.encoders)])
@@ -97,7 +97,8 @@ def row(description: Description, encoders: Mapping[str, Encoder[Any]], whole: b
     values |= {name: value for name, value in asdict(media.info).items() if name in MEDIA}
     values |= {name: getattr(media, name) for name in (c.STATUS, c.REASON, c.DETAIL, c.RETRYABLE, c.PARTS)}
     values |= {name: getattr(media, name) for name in (c.FRAMES_DECODED, c.SECONDS_DECODED, c.SECONDS_SPENT)}
-    values |= {WORK: task.work, FULL: task.full, c.CONTENT_HASH: None if task.work.startswith("uri:") else task.work}
+    values |= {WORK: task.work, FULL: task.full, c.ATTEMPTS: task.attempt}
+    values |= {c.CONTENT_HASH: None if task.work.startswith("uri:") else task.work}
     if media.parts > 1 and not whole:
         return values | {PARTIAL: pickle.dumps(description)} | {name: [] for name in _LISTS}
     lists: dict[str, list[dict[str, object]]] = {name: [] for name in _LISTS}

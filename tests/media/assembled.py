@@ -99,15 +99,18 @@ def drawn(seed: int) -> Take:
         np.array(colorsys.hsv_to_rgb((hue + 0.25 * n) % 1.0, 0.8, value)) * 255 for n, value in ((0, 0.4), (1, 0.9))
     ]
     waves = own.uniform(-4, 4, (4, 2))
+    # Every wave drifts alike: sin(x + t) = sin x · cos t + cos x · sin t.
     grain = own.normal(0, 12, (HEIGHT, WIDTH, 1))
     down, right = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 16 / 9 : WIDTH * 1j]
+    phases = [2 * np.pi * (x * right + y * down) for x, y in waves]
+    sines, cosines = sum(np.sin(phase) for phase in phases), sum(np.cos(phase) for phase in phases)
 
     def take(seconds: float, random: np.random.Generator) -> list[Picture]:
         begin = float(random.uniform(0, 5))
         return [picture(begin + number / RATE) for number in range(int(seconds * RATE))]
 
     def picture(time: float) -> Picture:
-        pattern = sum(np.sin(2 * np.pi * (x * right + y * down) + 0.6 * time) for x, y in waves)
+        pattern = sines * np.cos(0.6 * time) + cosines * np.sin(0.6 * time)
         share = (0.5 + np.clip(pattern, -2, 2) / 4)[..., None]
         drawn = share * colours[0] + (1 - share) * colours[1] + grain
         left = int(time * 40) % (WIDTH - 40)

@@ -51,14 +51,14 @@ def of_kind(some: list[Transition], kind: str) -> list[Transition]:
 @pytest.fixture(scope="module")
 def drawn_films() -> list[assembled.Film]:
     takes = [[assembled.drawn(seed)] for seed in range(8)]
-    return [assembled.assemble(takes, seed, shots=14) for seed in SEEDS]
+    return [assembled.assemble(takes, seed, shots=12) for seed in SEEDS]
 
 
 @pytest.fixture(scope="module")
 def real_films() -> list[assembled.Film]:
     if not REAL.is_dir():
         pytest.skip(f"needs real clips in {REAL}")
-    return [assembled.assemble(assembled.clips(REAL), seed, shots=24) for seed in SEEDS]
+    return [assembled.assemble(assembled.clips(REAL), seed, shots=18) for seed in SEEDS]
 
 
 @pytest.mark.parametrize("encoding", assembled.ENCODINGS)

@@ -178,14 +178,13 @@ def test_a_long_file_is_described_in_ranges_by_several_tasks(spark, tmp_path):
     assert {row["encoder"]: row["status"] for row in library.rows(tables.ITEM_FEATURES)} == {
         "palette": "ok",
         "librosa": "ok",
-        "e5-text": "ok",
-    } or {row["encoder"] for row in library.rows(tables.ITEM_FEATURES)} == {"palette", "librosa"}
+    }
     windows = [row for row in library.rows(tables.SEGMENT_FEATURES) if row["encoder"] == "librosa"]
     assert sorted(row["start"] for row in windows) == [0, 10, 20, 30, 40, 50, 60]
 
 
 def test_a_run_that_is_killed_goes_on_after_what_it_had_committed(spark, tmp_path):
-    library = Library(spark, tmp_path, PALETTE, "features.commit_seconds=0.5", "tracking.uri=null")
+    library = Library(spark, tmp_path, PALETTE, "features.commit_seconds=0.3")
     for number in range(12):
         hostile.encode(library.folder / f"{number}.mp4", seconds=1, size=(48 + 2 * number, 48), layout=None)
     arguments = [f"--set={override}" for override in library.overrides]
