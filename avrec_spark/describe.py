@@ -49,8 +49,8 @@ class Task:
 class Description:
     """What is known of a file, or a range of it: the decode without its arrays, and a summary an encoder.
 
-    None stands for a modality that the file does not have. `failures` says of an encoder that raised on this file what it
-    raised.
+    None stands for a modality that the file does not have. `failures` says of an encoder that raised on this file
+    what it raised.
     """
 
     task: Task

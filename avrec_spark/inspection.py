@@ -1,4 +1,4 @@
-"""`avrec media inspect FILE`: one file as a person wants to see it: a table, pictures of its shots, its sound, its words."""
+"""`avrec media inspect FILE`: one file as people want to see it: a table, its shots, its sound, its words."""
 
 from __future__ import annotations
 
@@ -82,24 +82,30 @@ def _facts(uri: str, media: DecodedMedia) -> Table:
         "container": info.container,
         "duration": f"{_clock(info.duration)} ({info.duration:.2f} s)" if info.duration else None,
         "picture": _picture(media),
-        "frames": _join([
-            f"{info.frame_rate:.3f} a second" if info.frame_rate else None,
-            "variable" if info.variable_frame_rate else None,
-            f"a key frame every {info.gop}" if info.gop else None,
-        ]),
-        "sound": _join([
-            info.audio_codec,
-            f"{info.sample_rate} Hz" if info.sample_rate else None,
-            f"{info.channels} channels" if info.channels else None,
-            f"{info.loudness:.1f} LUFS" if info.loudness is not None else None,
-        ]),
+        "frames": _join(
+            [
+                f"{info.frame_rate:.3f} a second" if info.frame_rate else None,
+                "variable" if info.variable_frame_rate else None,
+                f"a key frame every {info.gop}" if info.gop else None,
+            ]
+        ),
+        "sound": _join(
+            [
+                info.audio_codec,
+                f"{info.sample_rate} Hz" if info.sample_rate else None,
+                f"{info.channels} channels" if info.channels else None,
+                f"{info.loudness:.1f} LUFS" if info.loudness is not None else None,
+            ]
+        ),
         "silent / black": _join([_percent(info.silence_share, "silent"), _percent(info.black_share, "black")]),
         "bit rate": f"{info.bit_rate / 1000:,.0f} kbit/s" if info.bit_rate else None,
         "languages": ", ".join(info.languages),
         "chapters": _join(f"{_clock(chapter.start)} {chapter.title or ''}".strip() for chapter in info.chapters),
         "tags": _join(f"{name}: {value}" for name, value in info.media_tags.items()),
         "ranges": f"{media.parts}, of which this is the first" if media.parts > 1 else None,
-        "decoded": f"{media.frames_decoded} frames, {media.seconds_decoded:.1f} s of sound, in {media.seconds_spent:.2f} s",
+        "decoded": (
+            f"{media.frames_decoded} frames and {media.seconds_decoded:.1f} s of sound in {media.seconds_spent:.2f} s"
+        ),
     }
     for name, value in rows.items():
         if value:

@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Self
 
 import pandas as pd
@@ -19,7 +19,7 @@ from avrec_spark import columns as c
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Kernel = Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]
+Kernel = Callable[[Iterable[pd.DataFrame]], Iterable[pd.DataFrame]]
 
 _LOG_SECONDS = 30.0
 
@@ -111,7 +111,7 @@ class FileProgress:
         """The function of a task, such that its rows are counted; they have the columns duration and parts."""
         files, seconds = self._files, self._seconds
 
-        def count(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        def count(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
             for rows in kernel(batches):
                 # A range of a long file is that share of the file.
                 files.add(float((1 / rows[c.PARTS]).sum()))

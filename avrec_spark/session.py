@@ -31,7 +31,7 @@ COMMON = {
 EMBEDDED = {
     "spark.sql.shuffle.partitions": "4",
     "spark.databricks.delta.snapshotPartitions": "2",
-    # A daily run has some hundred generated classes; with the default of 100 each of them is compiled in every run anew.
+    # A run has some hundreds of generated classes; with the default of 100 all are compiled again in each run.
     "spark.sql.codegen.cache.maxEntries": "2000",
     "spark.ui.enabled": "false",
     "spark.driver.host": "127.0.0.1",

@@ -1,4 +1,4 @@
-"""Run benchmarks and write their sections of docs/benchmarks.md: `python -m benchmarks [NAME …]`, all without a name."""
+"""Run benchmarks and write their sections of docs/benchmarks.md: `python -m benchmarks [NAME …]`, default all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-NAMES = ("models", "media", "topk")
+NAMES = ("models", "media", "shots", "topk")
 LIBRARIES = ("pyspark", "delta-spark", "torch", "horovod", "av", "librosa", "numpy")
 HEAD = """# Benchmarks
 
-Written by `make bench`, each section also by `python -m benchmarks NAME`. Times are of the machine named in the section;
-ratios travel better.
+Written by `make bench`, each section also by `python -m benchmarks NAME`. Times are of the machine that the section
+names; ratios travel better.
 """
 _SECTION = re.compile(r"<!-- (\w+) -->\n(.*?)(?=\n<!-- \w+ -->\n|\Z)", re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""Media to features: `make bench-media`. Pairs are measured side by side, round by round; median and spread are shown."""
+"""Media to features: `make bench-media`. Pairs are measured side by side, in rounds; median and spread are shown."""
 
 from __future__ import annotations
 
@@ -131,9 +131,7 @@ def one_pass(folder: Path) -> str:
     ]
     title = f"Media 2: one pass over {seconds:.0f} s of 1080p, one core"
     text = table(title, "make bench-media", ["what", "× real time", "time ÷ bare"], lines)
-    return text + (
-        "\nReal clips, enlarged and encoded with libx264's defaults. Limit: decoding key frames of 1080p, about 15 ms each.\n"
-    )
+    return text + ("\nReal clips, enlarged and encoded with libx264's defaults. Limit: decoding the key frames.\n")
 
 
 def _bare(film: Path) -> None:
@@ -207,7 +205,10 @@ def memory(folder: Path) -> str:
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout)
         lines.append([name, f"{found['worker']:.0f}", f"{found['decoder']:.0f}", f"{found['seconds']:.1f}"])
     text = table("Media 4: peak memory", "make bench-media", ["input", "worker, MiB", "decoder, MiB", "seconds"], lines)
-    return text + "\nWorker: Python, torch, librosa. Limit: 600 s of sound at a time, and the frames that a codec refers to.\n"
+    return (
+        text
+        + "\nWorker: Python, torch, librosa. Limit: 600 s of sound at a time, and the frames that a codec refers to.\n"
+    )
 
 
 def _longest() -> Path:
@@ -254,7 +255,10 @@ def images(folder: Path) -> str:
         ["Spark, one slot", _spread([batches * size / t for t in sparks], 0), _spread(shares)],
     ]
     text = table(
-        "Media 5: EfficientNet-Lite0, batches of 8, one core", "make bench-media", ["where", "images/s", "÷ loop"], lines
+        "Media 5: EfficientNet-Lite0, batches of 8, one core",
+        "make bench-media",
+        ["where", "images/s", "÷ loop"],
+        lines,
     )
     return text + "\nLimit: the convolutions.\n"
 
@@ -278,7 +282,9 @@ def size(folder: Path) -> str:
         runner.run(["catalog"], settings, "r")
         seconds = _timed(lambda settings=settings: runner.run(["features"], settings, "r"))
         first = first or seconds / count
-        lines.append([f"{count:,}", f"{seconds:.1f}", f"{seconds / count * 1000:.1f}", f"{seconds / count / first:.2f}"])
+        lines.append(
+            [f"{count:,}", f"{seconds:.1f}", f"{seconds / count * 1000:.1f}", f"{seconds / count / first:.2f}"]
+        )
     text = table(
         f"Media 6: features ({', '.join(names)}) against the number of clips of .5 to 2 s",
         "make bench-media",

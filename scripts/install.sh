@@ -93,7 +93,7 @@ main() {
   local fetching=$!
   step horovod constraints.txt -- horovod
   wait $fetching
-  step kernels constraints.txt avrec_spark/encoders/audio.py -- kernels
+  step kernels constraints.txt avrec_spark/encoders/audio.py avrec_spark/encoders/descriptors.py -- kernels
 }
 
 main

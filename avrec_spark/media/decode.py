@@ -20,7 +20,7 @@ from avrec_spark.media.probe import declared_seconds, probe
 from avrec_spark.media.records import DecodedMedia, Limits, Refusal, Request, Sound
 from avrec_spark.media.sound import SoundReader
 from avrec_spark.media.source import open_container
-from avrec_spark.media.span import CONTEXT_SECONDS, Span, packet_start, parts, span
+from avrec_spark.media.span import CONTEXT_SECONDS, packet_start, parts, span
 from avrec_spark.media.statistics import Statistics
 from avrec_spark.media.video import Pictures, VideoReader
 
@@ -189,9 +189,7 @@ def _needed_mebibytes(video: VideoStream) -> float:
 
 
 def _statistics(pictures: Pictures, sound: SoundReader | None) -> Statistics:
-    found = Statistics(
-        packets=pictures.packets, key_frames=pictures.key_frames, black_frames=pictures.black_frames
-    )
+    found = Statistics(packets=pictures.packets, key_frames=pictures.key_frames, black_frames=pictures.black_frames)
     if sound and sound.meter:
         meter = sound.meter
         found.blocks, found.silent_blocks = meter.blocks, meter.silent_blocks

@@ -17,7 +17,6 @@ from avrec_spark.media.loudness import LoudnessMeter
 from avrec_spark.media.records import Limits, Sound
 from avrec_spark.media.span import CONTEXT_SECONDS, Span, packet_end, packet_start
 
-
 # A decoder needs a packet or two before it is in step.
 _PRIMING = 0.25
 
@@ -112,7 +111,7 @@ class SoundReader:
         else:
             pieces = [frame]
         for piece in pieces:
-            samples = piece.to_ndarray()
+            samples = np.asarray(piece.to_ndarray(), np.float32)
             if self.meter is None:
                 start = max(self._first or 0.0, 0.0)
                 self.meter = LoudnessMeter(piece.rate, len(samples), start, own=(self.span.start, self.span.end))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import fsspec
@@ -121,10 +121,12 @@ def _from_list(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
         F.concat_ws("#", F.lit("row"), F.col("order") + 1).alias(c.KEY),
         c.REASON,
         F.lit(
-            "The row names no file, no id, an id that an earlier row already has, or a place together with credentials, "
-            "which belong into the environment."
+            "The row names no file, no id, an id that an earlier row already has, or a place together with "
+            "credentials, which belong into the environment."
         ).alias(c.DETAIL),
-        F.when(F.col(c.REASON) != "credentials_in_uri", F.col(c.ORIGINAL)).otherwise(_redacted(c.URI)).alias(c.ORIGINAL),
+        F.when(F.col(c.REASON) != "credentials_in_uri", F.col(c.ORIGINAL))
+        .otherwise(_redacted(c.URI))
+        .alias(c.ORIGINAL),
         F.lit(False).alias(c.RETRYABLE),
     )
     items = frame.where(F.col(c.REASON).isNull()).select(c.URI, "relative", c.ITEM_ID, *sorted(known))

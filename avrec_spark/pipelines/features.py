@@ -11,6 +11,7 @@ The work goes in waves of about `features.commit_seconds`: a run that is interru
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
@@ -21,7 +22,7 @@ from pyspark.sql import functions as F
 
 from avrec_spark import columns as c
 from avrec_spark import tables
-from avrec_spark.config import FeatureSettings
+from avrec_spark.config import FeatureSettings, Settings
 from avrec_spark.encoders import registry
 from avrec_spark.encoders.port import Encoder
 from avrec_spark.media.cost import CostModel, Facts, pack
@@ -224,8 +225,8 @@ def _describe_wave(context: Context, items: DataFrame, wave: _Wave, progress: Fi
     stage = _Stage(context, progress)
     tasks = {row[WORK]: (row[WORK], row[c.URI], row[_WANTED], row[FULL], row[c.ATTEMPTS] or 0) for row in wave.files}
     stage.describe([(*task, 0) for task in tasks.values()], wave.seconds, "first")
-    found = stage.read("first").select(WORK, c.PARTS, c.SECONDS_SPENT, F.col(PARTIAL).isNotNull().alias("long")).collect()
-    long = [row for row in found if row["long"]]
+    first = stage.read("first").where(F.col(PARTIAL).isNotNull())
+    long = first.select(WORK, c.PARTS, c.SECONDS_SPENT).collect()
     whole = ["first"]
     if long:
         ranges = [(row, part) for row in long for part in range(1, row[c.PARTS])]
@@ -237,9 +238,10 @@ def _describe_wave(context: Context, items: DataFrame, wave: _Wave, progress: Fi
     cost.files += len(wave.files)
     cost.predicted += sum(wave.seconds)
     results = stage.read(*whole).where(F.col(PARTIAL).isNull())
-    spent = results.agg(F.sum(c.SECONDS_SPENT)).first()
+    spent = results.agg(F.sum(c.SECONDS_SPENT), F.sum(F.size("transcripts"))).first()
     cost.actual += float(spent[0] or 0.0) if spent is not None else 0.0
-    _write(context, results.join(F.broadcast(items.select(WORK, c.ITEM_ID)), WORK), wave.all_new)
+    worded = spent is not None and bool(spent[1])
+    _write(context, results.join(F.broadcast(items.select(WORK, c.ITEM_ID)), WORK), wave.all_new, worded)
     stage.remove()
 
 
@@ -282,25 +284,29 @@ class _Stage:
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _write(context: Context, results: DataFrame, new: bool) -> None:
-    """Split the results into the tables; item_features comes last, because its rows say that an item is finished."""
+def _write(context: Context, results: DataFrame, new: bool, worded: bool) -> None:
+    """Split the results into the tables; item_features comes last, because its rows say that an item is finished.
+
+    Where all is `new`, rows are simply added, to several tables at once: most of a commit is waiting.
+    """
     lakehouse = context.lakehouse
     full = results.where(FULL)
+    shots = _exploded(full, "shots", tables.SHOTS)
+    segments = _exploded(results, "segments", tables.SEGMENT_FEATURES)
+    transcripts = _exploded(results, "transcripts", tables.TRANSCRIPTS)
     features = _exploded(results, "features", tables.ITEM_FEATURES)
-    made = features.select(c.ITEM_ID, c.ENCODER, c.ENCODER_VERSION)
-    groups = (
-        (tables.SHOTS, _exploded(full, "shots", tables.SHOTS), full.select(c.ITEM_ID)),
-        (tables.SEGMENT_FEATURES, _exploded(results, "segments", tables.SEGMENT_FEATURES), made),
-        (tables.TRANSCRIPTS, _exploded(results, "transcripts", tables.TRANSCRIPTS), made),
-    )
     if new:
-        for table, frame, _ in groups:
-            lakehouse.append(table, frame)
-        lakehouse.append(tables.MEDIA, full)
+        added = [(tables.SHOTS, shots), (tables.SEGMENT_FEATURES, segments), (tables.MEDIA, full)]
+        added += [(tables.TRANSCRIPTS, transcripts)] if worded else []
+        with ThreadPoolExecutor(len(added)) as pool:
+            list(pool.map(lambda pair: lakehouse.append(*pair), added))
         lakehouse.append(tables.ITEM_FEATURES, features)
         return
-    for table, frame, group in groups:
-        lakehouse.replace_groups(table, frame, group)
+    made = features.select(c.ITEM_ID, c.ENCODER, c.ENCODER_VERSION)
+    lakehouse.replace_groups(tables.SHOTS, shots, full.select(c.ITEM_ID))
+    lakehouse.replace_groups(tables.SEGMENT_FEATURES, segments, made)
+    if worded or lakehouse.exists(tables.TRANSCRIPTS):
+        lakehouse.replace_groups(tables.TRANSCRIPTS, transcripts, made)
     lakehouse.merge(tables.MEDIA, full)
     lakehouse.merge(tables.ITEM_FEATURES, features)
 
@@ -343,7 +349,7 @@ def _copy_features(context: Context, lacking: DataFrame, encoded: DataFrame) -> 
     have = encoded.select(c.ITEM_ID, WORK, *by_encoder)
     new = lacking.join(donors, WORK).join(have, [c.ITEM_ID, WORK, *by_encoder], "left_anti")
     pairs = new.select(c.ITEM_ID, "donor", c.ENCODER, c.ENCODER_VERSION)
-    for table in (tables.SEGMENT_FEATURES, tables.TRANSCRIPTS):
+    for table in filter(lakehouse.exists, (tables.SEGMENT_FEATURES, tables.TRANSCRIPTS)):
         known = lakehouse.read(table).withColumnRenamed(c.ITEM_ID, "donor")
         copied = pairs.join(known, ["donor", c.ENCODER, c.ENCODER_VERSION])
         lakehouse.replace_groups(table, copied, pairs.drop("donor"))
@@ -366,11 +372,17 @@ def _refused(context: Context, items: DataFrame) -> DataFrame:
     )
 
 
+def _check(settings: Settings) -> None:
+    """Encoders that cannot be made (an unknown name, a missing library) stop the job before Spark starts."""
+    registry.in_use(settings.features)
+
+
 JOB = Job(
     name="features",
     run=run,
     sections=("features",),
     reads=(tables.CATALOG, tables.ITEMS),
+    check=_check,
     writes=(tables.MEDIA, tables.SHOTS, tables.TRANSCRIPTS, tables.ITEM_FEATURES, tables.SEGMENT_FEATURES),
     skips=lambda settings: True,
 )

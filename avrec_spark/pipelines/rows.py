@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from avrec_spark import columns as c
@@ -140,7 +141,7 @@ def _add_encoding(lists: dict[str, list[dict[str, object]]], description: Descri
         # Zeros are an encoder's way to say that there is nothing to describe, such as music without words.
         if vector.any():
             feature |= {c.VECTOR: vector.tolist(), c.STATUS: "ok", c.REASON: None}
-            segments = [] if summary.segments is None else summary.segments
+            segments = summary.segments if summary.segments is not None else np.empty((0, 0), np.float32)
             lists["segments"] += [
                 origin | {c.SEGMENT: number, c.START: float(start), c.VECTOR: part.tolist()}
                 for number, (start, part) in enumerate(zip(summary.starts, segments, strict=False))

@@ -202,8 +202,9 @@ def _unchanged(job: Job, context: Context, inputs: dict[str, str]) -> Counts | N
     What that run refused is refused by this one, too.
     """
     last = context.lakehouse.read_json("state", f"{job.name}.json") if job.skips(context.settings) else None
-    same = last is not None and last["inputs"] == inputs and code_version().items() <= last.items()
-    if not same or last.get("retries_due") or last["outputs"] != _versions(job.writes, context):
+    if last is None or last["inputs"] != inputs or not code_version().items() <= last.items():
+        return None
+    if last.get("retries_due") or last["outputs"] != _versions(job.writes, context):
         return None
     context.note(f"nothing has changed since run {last['run_id']}")
     if last.get("quarantined_from"):

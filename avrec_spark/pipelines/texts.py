@@ -29,22 +29,25 @@ def encode_new(context: Context) -> int:
     encoders = [encoder for encoder in registry.in_use(settings) if encoder.reads == TEXT]
     if not encoders:
         return 0
-    texts = _texts(context).persist()
-    count = 0
-    for encoder in encoders:
-        new = _without_encoded(context, texts, encoder).persist()
-        found = new.count()
-        if found:
-            item_type = dict(texts.dtypes)[c.ITEM_ID]
-            columns = ", ".join(f"`{name}` {kind}" for name, kind in _FEATURES.items())
-            rows = new.repartition(_tasks(context, found)).mapInPandas(
-                _encoding(settings, encoder.name), f"{c.ITEM_ID} {item_type}, {columns}"
-            )
-            context.lakehouse.merge(tables.ITEM_FEATURES, rows)
-        new.unpersist()
-        count += found
-    texts.unpersist()
-    return count
+    texts = _texts(context)
+    return sum(_encode_with(context, texts, encoder) for encoder in encoders)
+
+
+def _encode_with(context: Context, texts: DataFrame, encoder: Encoder[Any]) -> int:
+    new = _without_encoded(context, texts, encoder).persist()
+    found = new.agg(F.count("*"), F.count(c.ENCODER)).first()
+    count, known = (found[0], found[1]) if found is not None else (0, 0)
+    if count:
+        item_type = dict(texts.dtypes)[c.ITEM_ID]
+        columns = ", ".join(f"`{name}` {kind}" for name, kind in _FEATURES.items())
+        rows = new.select(c.ITEM_ID, _WORDS, c.INPUT_HASH).repartition(_tasks(context, count))
+        rows = rows.mapInPandas(
+            _encoding(context.settings.features, encoder.name), f"{c.ITEM_ID} {item_type}, {columns}"
+        )
+        write = context.lakehouse.merge if known else context.lakehouse.append
+        write(tables.ITEM_FEATURES, rows)
+    new.unpersist()
+    return int(count)
 
 
 def _texts(context: Context) -> DataFrame:
@@ -64,14 +67,19 @@ def _texts(context: Context) -> DataFrame:
 
 
 def _without_encoded(context: Context, texts: DataFrame, encoder: Encoder[Any]) -> DataFrame:
-    if not context.lakehouse.exists(tables.ITEM_FEATURES):
-        return texts
-    have = context.lakehouse.read(tables.ITEM_FEATURES).where(
-        (F.col(c.ENCODER) == encoder.name)
-        & (F.col(c.ENCODER_VERSION) == encoder.version)
-        & (F.col(c.PARAMETERS_HASH) == encoder.parameters_hash)
+    """Items whose words this very encoder has not read; `encoder` is null where the item has no row of its version."""
+    have = context.lakehouse.read_or_empty(tables.ITEM_FEATURES).where(
+        (F.col(c.ENCODER) == encoder.name) & (F.col(c.ENCODER_VERSION) == encoder.version)
     )
-    return texts.join(have.select(c.ITEM_ID, c.INPUT_HASH), [c.ITEM_ID, c.INPUT_HASH], "left_anti")
+    same = F.col("read") == F.col(c.INPUT_HASH)
+    current = F.col(c.PARAMETERS_HASH) == encoder.parameters_hash
+    have = have.select(
+        F.col(c.ITEM_ID).cast(dict(texts.dtypes)[c.ITEM_ID]).alias(c.ITEM_ID),
+        F.col(c.INPUT_HASH).alias("read"),
+        c.ENCODER,
+        c.PARAMETERS_HASH,
+    )
+    return texts.join(have, c.ITEM_ID, "left").where(F.col(c.ENCODER).isNull() | ~(same & current))
 
 
 def _tasks(context: Context, texts: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -53,14 +53,20 @@ class Film(NamedTuple):
 
 
 def assemble(groups: Sequence[Sequence[Take]], seed: int, shots: int) -> Film:
-    """Pieces of 1.5 to 5 s in random order, no two of a group in a row.
+    transitions: list[Transition] = []
+    return Film(list(stream(groups, seed, shots, transitions)), transitions)
+
+
+def stream(
+    groups: Sequence[Sequence[Take]], seed: int, shots: int, transitions: list[Transition]
+) -> Iterator[Picture]:
+    """Pieces of 1.5 to 5 s in random order, no two of a group in a row; `transitions` grows as the frames pass.
 
     Of the transitions 6 in 10 are cuts, a quarter dissolves and the rest fades through black, of 0.4 to 1.6 s.
     """
     random = np.random.default_rng(seed)
-    frames: list[Picture] = []
-    transitions: list[Transition] = []
-    before = -1
+    frames: list[Picture] = []  # of the last piece
+    passed, before = 0, -1
     for number in range(shots):
         before = int(random.choice([group for group in range(len(groups)) if group != before]))
         take = groups[before][int(random.integers(len(groups[before])))]
@@ -68,27 +74,52 @@ def assemble(groups: Sequence[Sequence[Take]], seed: int, shots: int) -> Film:
         kind = random.choice(["cut", "dissolve", "black"], p=[0.6, 0.25, 0.15])
         length = min(int(random.uniform(0.4, 1.6) * RATE), len(piece) // 2 - 2)
         if number and kind != "cut" and length >= 8:
-            first, last = _fade(frames, piece, length) if kind == "dissolve" else _black(frames, piece, length // 2)
+            change = _fade(frames, piece, length) if kind == "dissolve" else _black(frames, piece, length // 2)
+            first, last = (passed + position for position in change)
             transitions.append(Transition(first / RATE, last / RATE, "fade"))
-            continue
-        if number:
-            transitions.append(Transition(len(frames) / RATE, len(frames) / RATE, "cut"))
-        frames += piece
-    return Film(frames, transitions)
+        else:
+            if number:
+                cut = (passed + len(frames)) / RATE
+                transitions.append(Transition(cut, cut, "cut"))
+            frames += piece
+        # What the next transition cannot reach is passed on.
+        settled = len(frames) - len(piece) // 2
+        yield from frames[:settled]
+        frames = frames[settled:]
+        passed += settled
+    yield from frames
 
 
-def write(path: Path, frames: Sequence[Picture], codec: str, options: dict[str, str]) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=RATE, options=options)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        for number, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+def write(path: Path, frames: Iterable[Picture], codec: str, options: dict[str, str]) -> Path:
+    writer: Writer | None = None
+    for picture in frames:
+        writer = writer or Writer(path, picture.shape, codec, options)
+        writer.add(picture)
+    assert writer
+    writer.close()
     return path
+
+
+class Writer:
+    """Encodes pictures uint8[h, w, 3], each of 1 / RATE s, on one core."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], codec: str, options: dict[str, str]) -> None:
+        self._container = av.open(str(path), "w")
+        self._stream = self._container.add_stream(codec, rate=RATE, options=options)
+        self._stream.height, self._stream.width = shape[:2]
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.thread_count = 1
+        self._count = 0
+
+    def add(self, picture: Picture | av.VideoFrame) -> None:
+        frame = picture if isinstance(picture, av.VideoFrame) else av.VideoFrame.from_ndarray(picture, "rgb24")
+        frame.pts, frame.time_base = self._count, Fraction(1, RATE)
+        self._count += 1
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
 
 
 def drawn(seed: int) -> Take:
@@ -120,13 +151,13 @@ def drawn(seed: int) -> Take:
     return take
 
 
-def clips(folder: Path) -> list[list[Take]]:
+def clips(folder: Path, width: int = WIDTH, height: int = HEIGHT) -> list[list[Take]]:
     """The clips of CLIPS in the folder, in their groups."""
-    groups = [[_clip(folder / name) for name in names if (folder / name).exists()] for names in CLIPS]
+    groups = [[_clip(folder / name, width, height) for name in names if (folder / name).exists()] for names in CLIPS]
     return [group for group in groups if group]
 
 
-def _clip(path: Path) -> Take:
+def _clip(path: Path, width: int, height: int) -> Take:
     def take(seconds: float, random: np.random.Generator) -> list[Picture]:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -135,12 +166,15 @@ def _clip(path: Path) -> Take:
             seconds = min(seconds, length - 0.2)
             begin = float(random.uniform(0.0, length - seconds - 0.1))
             wanted = [begin + number / RATE for number in range(int(seconds * RATE))]
-            return list(_at(container.decode(stream), wanted, (container.start_time or 0) / av.time_base))
+            start = (container.start_time or 0) / av.time_base
+            return list(_at(container.decode(stream), wanted, start, width, height))
 
     return take
 
 
-def _at(frames: Iterator[av.VideoFrame], wanted: Sequence[float], start: float) -> Iterator[Picture]:
+def _at(
+    frames: Iterator[av.VideoFrame], wanted: Sequence[float], start: float, width: int, height: int
+) -> Iterator[Picture]:
     """What is shown at each of the wanted times."""
     shown, left = None, list(wanted)
     for frame in frames:
@@ -150,7 +184,7 @@ def _at(frames: Iterator[av.VideoFrame], wanted: Sequence[float], start: float) 
             left.pop(0)
         if not left:
             return
-        shown = frame.reformat(WIDTH, HEIGHT, "rgb24", threads=1).to_ndarray() if time > left[0] - 0.2 else shown
+        shown = frame.reformat(width, height, "rgb24", threads=1).to_ndarray() if time > left[0] - 0.2 else shown
     for _ in left if shown is not None else ():
         yield shown
 

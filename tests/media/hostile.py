@@ -42,11 +42,15 @@ def encode(
             if aspect:
                 stream.codec_context.sample_aspect_ratio = aspect
         if layout:
-            sound = container.add_stream("aac" if video or path.suffix == ".m4a" else "libmp3lame", rate=RATE, layout=layout)
+            sound = container.add_stream(
+                "aac" if video or path.suffix == ".m4a" else "libmp3lame", rate=RATE, layout=layout
+            )
         if stream:
             for number in range(len(stamps) if stamps else round(seconds * fps)):
                 frame = av.VideoFrame.from_ndarray(picture(number, size), "rgb24").reformat(format=pixels)
-                frame.pts, frame.time_base = (stamps[number], Fraction(1, 1000)) if stamps else (number, Fraction(1, fps))
+                frame.pts, frame.time_base = (
+                    (stamps[number], Fraction(1, 1000)) if stamps else (number, Fraction(1, fps))
+                )
                 container.mux(stream.encode(frame))
         if sound:
             channels = len(av.AudioLayout(layout).channels)
@@ -72,7 +76,9 @@ def picture(number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
 def shortened(clip: Path, target: Path, seconds: float) -> Path:
     """The beginning of a clip, its packets as they are."""
     with av.open(str(clip)) as source, av.open(str(target), "w") as container:
-        streams = {s.index: container.add_stream_from_template(s) for s in source.streams if s.type in ("video", "audio")}
+        streams = {
+            s.index: container.add_stream_from_template(s) for s in source.streams if s.type in ("video", "audio")
+        }
         for packet in source.demux():
             if packet.stream_index in streams and packet.dts is not None and packet.dts * packet.time_base < seconds:
                 packet.stream = streams[packet.stream_index]

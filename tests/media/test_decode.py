@@ -32,7 +32,7 @@ def test_a_clip_is_described_by_what_it_was_made_of(make_clip, limits):
     assert (info.video_codec, info.audio_codec, info.sample_rate, info.channels) == ("h264", "aac", 44_100, 2)
     assert info.gop == 20
     assert info.duration == pytest.approx(4.0, abs=0.1)
-    # A sine of 1 kHz and amplitude .5 has the power .125 in each of two channels, and K-weighting adds what -0.691 takes.
+    # A sine of 1 kHz and amplitude .5 has the power .125 in each of two channels; K-weighting adds what -0.691 takes.
     assert info.loudness == pytest.approx(-6.0, abs=0.2)
     assert (info.silence_share, info.black_share, info.variable_frame_rate, info.bit_depth) == (0.0, 0.0, False, 8)
 
@@ -241,9 +241,7 @@ def test_a_folder_and_a_pipe_are_refused_without_being_opened(tmp_path, limits):
         assert (media.status, media.reason) == ("unsupported", "not_a_file")
 
 
-@pytest.mark.parametrize(
-    "uri", ["http://example.org/a.mp4", "concat:a.mp4|b.mp4", "pipe:0", "file://host/a.mp4"]
-)
+@pytest.mark.parametrize("uri", ["http://example.org/a.mp4", "concat:a.mp4|b.mp4", "pipe:0", "file://host/a.mp4"])
 def test_no_protocol_is_followed_that_is_not_allowed(limits, uri):
     media = decode(uri, limits)
 

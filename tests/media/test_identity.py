@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+
 from avrec_spark.media.identity import _stored_name, content_hash
 from avrec_spark.media.records import Limits, Refusal
 

@@ -62,7 +62,8 @@ def test_each_broken_file_is_a_row_with_a_reason_and_not_a_crash(daily):
 def test_every_clip_has_a_unit_vector_of_each_modality_with_its_provenance(daily):
     features = daily.rows(tables.ITEM_FEATURES)
     clips = [clip["item_id"] for clip in truth(daily)["clips"]]
-    for modality, width in (("visual", 1280), ("audio", 164), ("text", 384)):
+    widths = {"visual": 1280, "colour": 108, "motion": 27, "audio": 222, "text": 384}
+    for modality, width in widths.items():
         rows = features[(features["modality"] == modality) & features["item_id"].isin(clips)]
         assert len(rows) == len(clips)
         vectors = np.stack(rows["vector"].tolist())
