@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from avrec_spark.config import FeatureSettings
-from avrec_spark.encoders import registry
-from avrec_spark.encoders.port import Words
-from avrec_spark.errors import MissingExtraError
-from avrec_spark.media.records import DecodedMedia, Limits, Request, Shot, Sound
+from avrec_spark.encoders.speech import WhisperEncoder, transcribed
+from avrec_spark.errors import MissingExtraError, UsageError
+from avrec_spark.media.records import Chapter, DecodedMedia, Limits, Request, Shot, Sound
+from avrec_spark.media.storage import redacted
 from avrec_spark.media.watchdog import Decoder
 
 matplotlib.use("agg")
@@ -26,20 +27,30 @@ matplotlib.use("agg")
 _SHEET_COLUMNS = 6
 _CAPTION = 18
 _BANDS = 64
-_SPEECH = "whisper"
+_WINDOW, _HOP = 2048, 512
+_DPI = 110
+_FAINTEST_DB = -80.0
+_PITCHES = (250, 500, 1000, 2000, 4000, 8000, 16000)  # Hz
+_MOST_CHAPTERS, _LONGEST_TAG = 20, 200
 
 
 def inspect(uri: str, settings: FeatureSettings, out: Path, console: Console) -> bool:
     """Describe one file on the console and leave pictures in the folder `out`; whether the file could be used at all.
 
-    Of a file longer than `features.range_seconds` the first range is shown.
+    Of a file longer than `features.range_seconds` the first range is shown. Raises `UsageError` where `out` cannot be
+    made.
     """
     with Decoder(Limits.of(settings)) as decoder:
         media = decoder.decode(Request(uri))
-    console.print(_facts(uri, media))
+    name = _plain(PurePosixPath(redacted(uri)).name)
     if media.status not in ("ok", "partial"):
+        _say(console, f"✗ {name}: {_status(media)}")
         return False
-    out.mkdir(parents=True, exist_ok=True)
+    console.print(_facts(name, media))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The folder {out} cannot be made: {error.strerror}.", "Choose another with --out.") from None
     written = []
     if media.shots:
         console.print(_shots(media.shots))
@@ -48,7 +59,7 @@ def inspect(uri: str, settings: FeatureSettings, out: Path, console: Console) ->
         written += [_write_waveform(media.sound, out / "waveform.png"), _write_mel(media.sound, out / "mel.png")]
         written += _transcribe(media.sound, settings, out / "transcript.txt", console)
     for path in written:
-        console.print(f"→ {path}")
+        _say(console, f"→ {path}")
     return True
 
 
@@ -56,7 +67,7 @@ def contact_sheet(shots: Iterable[Shot]) -> NDArray[np.uint8]:
     """The thumbnails of all shots with their times, uint8[h, w, 3] in BGR; key scenes have a frame."""
     tiles = [_tile(shot) for shot in shots]
     height, width = max(tile.shape[0] for tile in tiles), max(tile.shape[1] for tile in tiles)
-    columns = min(_SHEET_COLUMNS, len(tiles))
+    columns = min(len(tiles), max(_SHEET_COLUMNS, math.isqrt(len(tiles))))
     sheet = np.full((math.ceil(len(tiles) / columns) * height, columns * width, 3), 24, np.uint8)
     for number, tile in enumerate(tiles):
         top, left = number // columns * height, number % columns * width
@@ -74,55 +85,67 @@ def _tile(shot: Shot) -> NDArray[np.uint8]:
     return np.asarray(tile, np.uint8)
 
 
-def _facts(uri: str, media: DecodedMedia) -> Table:
+def _facts(name: str, media: DecodedMedia) -> Table:
     info = media.info
-    table = Table(title=PurePosixPath(uri).name, show_header=False, title_justify="left")
     rows = {
-        "status": f"{media.status}" + (f" ({media.reason}): {media.detail}" if media.reason else ""),
+        "status": _status(media),
         "container": info.container,
         "duration": f"{_clock(info.duration)} ({info.duration:.2f} s)" if info.duration else None,
-        "picture": _picture(media),
+        "picture": _join(
+            [
+                info.video_codec,
+                f"{info.width} × {info.height}" if info.width and info.height else None,
+                f"{info.bit_depth} bits" if info.bit_depth else None,
+                info.colour,
+            ]
+        ),
         "frames": _join(
             [
-                f"{info.frame_rate:.3f} a second" if info.frame_rate else None,
+                f"{info.frame_rate:.5g} a second" if info.frame_rate else None,
                 "variable" if info.variable_frame_rate else None,
                 f"a key frame every {info.gop}" if info.gop else None,
+                f"{info.black_share:.0%} of them black" if info.black_share is not None else None,
             ]
         ),
         "sound": _join(
             [
                 info.audio_codec,
                 f"{info.sample_rate} Hz" if info.sample_rate else None,
-                f"{info.channels} channels" if info.channels else None,
+                _count(info.channels, "channel") if info.channels else None,
                 f"{info.loudness:.1f} LUFS" if info.loudness is not None else None,
+                f"{info.silence_share:.0%} silent" if info.silence_share is not None else None,
             ]
         ),
-        "silent / black": _join([_percent(info.silence_share, "silent"), _percent(info.black_share, "black")]),
         "bit rate": f"{info.bit_rate / 1000:,.0f} kbit/s" if info.bit_rate else None,
         "languages": ", ".join(info.languages),
-        "chapters": _join(f"{_clock(chapter.start)} {chapter.title or ''}".strip() for chapter in info.chapters),
-        "tags": _join(f"{name}: {value}" for name, value in info.media_tags.items()),
+        "chapters": _chapters(info.chapters),
+        "tags": "\n".join(f"{key}: {_shortened(tag)}" for key, tag in info.media_tags.items()),
         "ranges": f"{media.parts}, of which this is the first" if media.parts > 1 else None,
         "decoded": (
             f"{media.frames_decoded} frames and {media.seconds_decoded:.1f} s of sound in {media.seconds_spent:.2f} s"
         ),
     }
-    for name, value in rows.items():
+    table = Table(title=Text(name), show_header=False, title_justify="left")
+    for label, value in rows.items():
         if value:
-            table.add_row(name, value)
+            table.add_row(label, Text(_plain(value)))
     return table
 
 
-def _picture(media: DecodedMedia) -> str | None:
-    info = media.info
-    size = f"{info.width} × {info.height}" if info.width and info.height else None
-    depth = f"{info.bit_depth} bits" if info.bit_depth else None
-    return _join([info.video_codec, size, depth, info.colour])
+def _status(media: DecodedMedia) -> str:
+    return media.status + (f" ({media.reason}): {media.detail}" if media.reason else "")
+
+
+def _chapters(chapters: list[Chapter]) -> str:
+    lines = [f"{_clock(chapter.start)} {chapter.title or ''}".strip() for chapter in chapters[:_MOST_CHAPTERS]]
+    more = len(chapters) - len(lines)
+    return "\n".join(lines + ([f"and {more} more"] if more else []))
 
 
 def _shots(shots: list[Shot]) -> Table:
-    table = Table(title=f"{len(shots)} shots", title_justify="left")
-    for name in ("shot", "from", "to", "begins with", "key scene"):
+    table = Table(title=_count(len(shots), "shot"), title_justify="left")
+    table.add_column("shot", justify="right")
+    for name in ("from", "to", "begins with", "key scene"):
         table.add_column(name)
     for number, shot in enumerate(shots):
         begins = shot.transition + (f" of {shot.transition_seconds:.1f} s" if shot.transition == "fade" else "")
@@ -141,23 +164,35 @@ def _write_waveform(sound: Sound, path: Path) -> Path:
     moments = np.array_split(samples, min(2_000, len(samples)))
     times = sound.start + np.linspace(0, len(samples) / sound.rate, len(moments))
     axes, figure = _axes("amplitude")
-    axes.fill_between(times, [moment.min() for moment in moments], [moment.max() for moment in moments], linewidth=0)
+    lowest, highest = ([edge(moment) for moment in moments] for edge in (np.min, np.max))
+    # With its edge, so that silence is a line.
+    axes.fill_between(times, lowest, highest, edgecolor="face", linewidth=1.0)
     axes.set_xlim(times[0], max(times[-1], times[0] + 1e-3))
     axes.set_ylim(-1, 1)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=_DPI)
     return path
 
 
 def _write_mel(sound: Sound, path: Path) -> Path:
+    """Level in dB of full scale, always on the same scale, so that pictures of two files can be compared."""
     import librosa
+    from librosa.filters import mel
 
-    power = librosa.feature.melspectrogram(y=sound.own, sr=sound.rate, n_mels=_BANDS)
-    level = librosa.power_to_db(power, ref=1.0, top_db=80)
-    axes, figure = _axes("mel band")
-    end = sound.start + len(sound) / sound.rate
-    image = axes.imshow(level, origin="lower", aspect="auto", extent=(sound.start, end, 0, _BANDS), cmap="magma")
-    figure.colorbar(image, ax=axes, label="dB")
-    figure.savefig(path, dpi=110)
+    # librosa.feature would do this in one call, after a second of imports.
+    spectrum = np.abs(librosa.stft(sound.own, n_fft=_WINDOW, hop_length=_HOP)) ** 2
+    power = mel(sr=sound.rate, n_fft=_WINDOW, n_mels=_BANDS, norm=None) @ spectrum
+    # A sine of full scale has the amplitude n / 4 in a Hann window of n samples.
+    level = librosa.power_to_db(power, ref=(_WINDOW / 4) ** 2, top_db=None)
+    axes, figure = _axes("Hz")
+    end, highest = sound.start + len(sound) / sound.rate, librosa.hz_to_mel(sound.rate / 2)
+    image = axes.imshow(
+        level, origin="lower", aspect="auto", extent=(sound.start, end, 0, highest), cmap="magma",
+        vmin=_FAINTEST_DB, vmax=0,
+    )  # fmt: skip
+    pitches = [pitch for pitch in _PITCHES if pitch < sound.rate / 2]
+    axes.set_yticks(librosa.hz_to_mel(pitches), [str(pitch) for pitch in pitches])
+    figure.colorbar(image, ax=axes, label="dB of full scale", pad=0.01)
+    figure.savefig(path, dpi=_DPI)
     return path
 
 
@@ -171,20 +206,41 @@ def _axes(label: str):  # type: ignore[no-untyped-def]
 
 def _transcribe(sound: Sound, settings: FeatureSettings, path: Path, console: Console) -> list[Path]:
     try:
-        encoder = registry.create(_SPEECH, settings)
-        (summary,) = encoder.summarise([sound])
+        encoder = WhisperEncoder(settings.sample_rate, settings.whisper_model)
     except MissingExtraError as error:
-        console.print(f"No transcript: {error}")
+        _say(console, f"No transcript: {error}")
         return []
-    words: list[Words] = summary.words if summary else []
+    words = [] if encoder.is_empty(sound) else transcribed(sound, encoder.folder)
     if not words:
-        console.print("No speech was heard.")
+        _say(console, "No speech was heard.")
         return []
     lines = [f"[{_clock(part.start)} – {_clock(part.end)}] {part.text}" for part in words]
     for line in lines:
-        console.print(line, markup=False)
+        _say(console, line)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return [path]
+
+
+def _say(console: Console, line: str) -> None:
+    """A line as it is: brackets are no markup, and a path is not broken in two."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """Without the control characters by which a file's tags could command a terminal.
+
+    >>> _plain("song\\x1b[2J")
+    'song [2J'
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+
+
+def _shortened(tag: str) -> str:
+    return tag if len(tag) <= _LONGEST_TAG else tag[: _LONGEST_TAG - 1] + "…"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _clock(seconds: float | None) -> str:
@@ -197,10 +253,6 @@ def _clock(seconds: float | None) -> str:
     minutes, rest = divmod(rest, 600)
     clock = f"{minutes:02}:{rest // 10:02}.{rest % 10}"
     return f"{hours}:{clock}" if hours else clock
-
-
-def _percent(share: float | None, what: str) -> str | None:
-    return f"{share:.0%} {what}" if share is not None else None
 
 
 def _join(parts: Iterable[str | None]) -> str | None:

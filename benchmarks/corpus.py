@@ -59,10 +59,10 @@ def remux(source: Path, target: Path, seconds: float, tag: str = "", repeats: in
     return target
 
 
-def enlarged(target: Path, size: tuple[int, int], repeats: int = 1) -> Path:
-    """The real clips after each other, scaled to a size and encoded with libx264's defaults, sound included."""
+def enlarged(target: Path, size: tuple[int, int], repeats: int = 1, gop: int = 250) -> Path:
+    """The real clips after each other, scaled to a size and encoded by libx264 with sound; `gop` frames a key frame."""
     with av.open(str(target), "w") as out:
-        video = out.add_stream("libx264", rate=25, options={"preset": "medium"})
+        video = out.add_stream("libx264", rate=25, options={"preset": "medium", "g": str(gop)})
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
         sound = out.add_stream("aac", rate=44_100, layout="stereo")
         resampler = av.AudioResampler(format="fltp", layout="stereo", rate=44_100)

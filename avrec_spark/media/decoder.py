@@ -10,6 +10,10 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+_FINE_PIXELS = 1920 * 1080
+
+Skip = Literal["DEFAULT", "NONREF", "BIDIR"]
+
 
 class Decoder:
     """Decodes runs of packets that begin with a key frame, on one core; `errors` counts packets without success."""
@@ -20,9 +24,12 @@ class Decoder:
         self.decoded = 0
         context.thread_type = "NONE"
         context.thread_count = 1
-        # libav itself refuses frames that turn out larger than the header said. The loop filter takes a tenth of the
-        # time of a key frame and a quarter of that of others; scaled to 224 pixels the picture hardly differs without.
-        context.options = {"max_pixels": str(max_pixels), "skip_loop_filter": "all"}
+        # libav itself refuses frames that turn out larger than the header said.
+        context.options = {"max_pixels": str(max_pixels)}
+        if context.width * context.height >= _FINE_PIXELS:
+            # The loop filter takes a tenth of the time of a key frame and a quarter of that of others; of large frames
+            # scaled to 224 pixels the picture hardly differs without. Of small ones the blocks would show.
+            context.options |= {"skip_loop_filter": "all"}
 
     def key(self, packet: Packet[Any]) -> VideoFrame | None:
         """The frame of a key packet, or None, counted as an error."""
@@ -33,11 +40,11 @@ class Decoder:
         return frames[0] if frames else None
 
     def run(
-        self, packets: Iterable[Packet[Any]], skip: Literal["DEFAULT", "NONREF"] = "DEFAULT"
+        self, packets: Iterable[Packet[Any]], skip: Skip = "DEFAULT"
     ) -> Iterator[VideoFrame]:
         """The frames of packets that follow each other; the first of them is a key packet.
 
-        With `skip="NONREF"` frames are left out that no other frame refers to. The decoder is drained at the end,
+        With `skip="NONREF"` frames are left out that no other frame refers to, with "BIDIR" all B-frames. The decoder is drained at the end,
         which gives its last frames at once and keeps one damaged packet from spoiling the next run.
         """
         self._context.skip_frame = skip

@@ -22,25 +22,39 @@ import numpy as np
 from av.packet import Packet
 from numpy.typing import NDArray
 
+from avrec_spark.media.decoder import Skip
 from avrec_spark.media.gop import Gop
 from avrec_spark.media.transitions import Look, Transition, colour_distance, correlation, find, pattern_distance
 
-# Packets between key frames that may be decoded to look for transitions: of all, and at least.
-DECODED_SHARE = 0.25
-DECODED_PACKETS = 300
+# Frames between key frames that may be decoded to look for transitions: for each packet, and at least.
+DECODED_SHARE = 0.14
+DECODED_FRAMES = 165
+# The same where frames are large and each costs half of what a key frame does: for each key frame, at least, and for
+# each fade that was found, for a film with one has others. Where the pictures and not only the sizes of packets say
+# that there is a transition more may be, for each packet and at least.
+LARGE_SHARE, LARGE_FRAMES, LARGE_FADE = 0.3, 16, 60
+SEEN_SHARE, SEEN_FRAMES = 0.06, 100
 
 _CHANGED_COLOURS, _CHANGED_PATTERN = 0.3, 0.06
 _OTHER_COLOURS, _OTHER_PATTERN, _CHANGED_LEVELS = 0.8, 0.15, 0.1
 _CUT_COLOURS, _CUT_PATTERN = 0.45, 0.06
 _EARLY_PATTERN = 0.1
 # Packets so many times as large as usual are a reason to decode; where frames are small, that costs little.
-_BUMP, _CHEAP_BUMP = 1.3, 1.08
+_BUMP, _CHEAP_BUMP = (1.3, 0.75), (1.5, 0.4)
 _LARGE_PIXELS, _CHEAP = 1920 * 1080, 2.0
+# Of larger frames only P-frames are decoded, so many of all packets; but for encoders that make fewer than so many.
+_SPARSE_PIXELS = 1024 * 576
+_DECODED = {"NONREF": 0.55, "BIDIR": 0.33}
+_FEWEST = 0.1
 _LONG_GOP = 100
 _DARK, _DARKER, _SAME_PATTERN = 0.2, 0.8, 0.8
+# A fade may end so much later than the larger packets.
+_MARGIN, _CHEAP_MARGIN = 0.6, 1.2
 _HEAD_SECONDS, _CHEAP_HEAD_SECONDS = 0.6, 1.2
+_NO_KEY_SECONDS = 1.05
+_BRIGHTENED = 0.6
 _HEAD_PATIENCE, _BLACK_STEP = 0.3, 0.02
-_REGULAR_SHARE, _REGULAR_TOLERANCE = 0.3, 0.03
+_REGULAR_SHARE, _REGULAR_TOLERANCE = 0.4, 0.03
 
 
 class _Gap(NamedTuple):
@@ -52,16 +66,17 @@ class _Gap(NamedTuple):
 class TransitionFinder:
     """Hand it what lies between two key frames, one after the other; or, of a decoded clip, every frame (`see`)."""
 
-    def __init__(self, looks: Callable[[Sequence[Packet[Any]]], Iterator[Look]], pixels: int) -> None:
+    def __init__(self, looks: Callable[[Sequence[Packet[Any]], Skip], Iterator[Look]], pixels: int) -> None:
         self._decode = looks
         # Where frames are small, decoding costs little: more of them may be, for less reason.
-        self._allowance = float(np.clip(_LARGE_PIXELS / max(pixels, 1), 1, 1 / DECODED_SHARE))
+        self._allowance = float(np.clip(_LARGE_PIXELS / max(pixels, 1), 1, 4))
         self._is_cheap = self._allowance >= _CHEAP
+        self._skip: Skip = "NONREF" if pixels <= _SPARSE_PIXELS else "BIDIR"
         self._found: list[Transition] = []
         self._stretch: list[Look] = []
         self._waiting: _Gap | None = None
         self._lengths: Counter[int] = Counter()
-        self._packets = self._spent = 0
+        self._packets = self._keys = self._fades = self._spent = 0
         self._end = -math.inf
 
     def see(self, at: Look) -> None:
@@ -72,6 +87,7 @@ class TransitionFinder:
         # How the next one begins and how long it is tells about this one.
         waiting, self._waiting = self._waiting, _Gap(before, gop, after)
         self._packets += len(gop)
+        self._keys += 1
         if after:
             self._lengths[len(gop)] += 1
         if waiting:
@@ -112,7 +128,7 @@ class TransitionFinder:
         is_long = not self._is_cheap and len(gop) > _LONG_GOP and self._bump(gop) is None
         if spike is not None and cut_like and not self._is_cheap:
             self._cut(spike)
-        elif not is_long and self._may_decode(gop, len(gop)):
+        elif not is_long and self._may_decode(gop, len(gop), is_seen=True):
             self._look_at(gop, len(gop), before)
             self._stretch.append(after)
             return
@@ -125,7 +141,11 @@ class TransitionFinder:
         assert after is not None
         bump = self._bump(gop)
         last = before
-        if bump is not None:
+        spike = None if self._is_cheap else gop.spike()
+        if spike is not None and spike - before.time < _NO_KEY_SECONDS:
+            # Encoders put no second key frame so soon after another.
+            self._cut(spike)
+        elif bump is not None:
             count = int(np.searchsorted(np.maximum.accumulate(gop.times), bump, side="right"))
             if self._may_decode(gop, count):
                 self._look_at(gop, count, before)
@@ -134,25 +154,27 @@ class TransitionFinder:
                     self._stretch.append(after)
                     return
         self._close()
-        if following and _may_fade(last, after) and self._head_is_fade(after, following):
+        is_seen = _may_fade(last, after)
+        if following and (is_seen or following.begins_high()) and self._head_is_fade(after, following, is_seen):
             return
         if _early_cut(last, after):
             self._cut(after.time)
 
-    def _head_is_fade(self, key: Look, gop: Gop) -> bool:
+    def _head_is_fade(self, key: Look, gop: Gop, is_seen: bool) -> bool:
         """Whether a fade goes on after a key frame that lies within it."""
         seconds = _CHEAP_HEAD_SECONDS if self._is_cheap else _HEAD_SECONDS
         count = int(np.searchsorted(np.maximum.accumulate(gop.times), key.time + seconds))
-        if count < 4 or not self._may_decode(gop, count):
+        if count < 4 or not self._may_decode(gop, count, is_seen):
             return False
         self._look_at(gop, count, key, while_changing=True)
         if key.coarse.mean() < _DARK:
             self._stretch.insert(0, Look(key.time - 0.04, np.zeros_like(key.coarse), _black_colours(key)))
         found = [t for t in find(self._stretch) if t.kind == "fade" and t.start < key.time + 0.3]
+        end = found[0].end if found else _brightened(key, self._stretch)
         self._stretch = []
-        if found:
-            self._add([Transition(min(found[0].start, key.time - 0.2), found[0].end, "fade")])
-        return bool(found)
+        if end is not None:
+            self._add([Transition(min([key.time - 0.2, *(t.start for t in found[:1])]), end, "fade")])
+        return end is not None
 
     def _judge_tail(self, gap: _Gap) -> None:
         if (gap.gop.spike() is not None or self._bump(gap.gop) is not None) and self._may_decode(gap.gop, len(gap.gop)):
@@ -160,21 +182,33 @@ class TransitionFinder:
         self._close()
 
     def _look_at(self, gop: Gop, count: int, before: Look, while_changing: bool = False) -> None:
-        self._spent += count
+        packets = (gop.packets or [])[:count]
+        skip: Skip = "NONREF" if while_changing else self._skip
         if self._stretch and self._stretch[-1].time >= before.time:
             self._stretch.pop()
         seen = len(self._stretch)
-        for at in self._decode((gop.packets or [])[:count]):
+        for at in self._decode(packets, skip):
             self._stretch.append(at)
             late = at.time > before.time + _HEAD_PATIENCE
             if while_changing and late and abs(at.coarse.mean() - before.coarse.mean()) < _BLACK_STEP:
                 break
+        self._spent += len(self._stretch) - seen
+        if skip == "BIDIR" and len(self._stretch) - seen < _FEWEST * count:
+            # An encoder that makes hardly any P-frames.
+            self._skip = "NONREF"
+            del self._stretch[seen:]
+            self._look_at(gop, count, before)
         if len(self._stretch) == seen:
             self._stretch.append(before)
 
-    def _may_decode(self, gop: Gop, count: int) -> bool:
-        allowed = (DECODED_PACKETS + DECODED_SHARE * self._packets) * self._allowance
-        return gop.packets is not None and self._spent + count <= allowed
+    def _may_decode(self, gop: Gop, count: int, is_seen: bool = False) -> bool:
+        if self._is_cheap:
+            allowed = (DECODED_FRAMES + DECODED_SHARE * self._packets) * self._allowance
+        else:
+            allowed = LARGE_FRAMES + LARGE_SHARE * self._keys + LARGE_FADE * self._fades
+            if is_seen:
+                allowed += SEEN_FRAMES + SEEN_SHARE * self._packets
+        return gop.packets is not None and self._spent + _DECODED[self._skip] * count <= allowed
 
     def _is_regular(self, length: int) -> bool:
         """Whether the encoder puts key frames at this distance anyway."""
@@ -195,10 +229,13 @@ class TransitionFinder:
             # What lies around a key frame may be looked at twice.
             if transition.start > self._end:
                 self._found.append(transition)
+                self._fades += transition.kind == "fade"
                 self._end = transition.end
 
     def _bump(self, gop: Gop) -> float | None:
-        return gop.bump(_CHEAP_BUMP if self._is_cheap else _BUMP)
+        """Until when the packets have to be decoded to find the fade that their sizes hint at."""
+        bump = gop.bump(*(_CHEAP_BUMP if self._is_cheap else _BUMP))
+        return None if bump is None else bump + (_CHEAP_MARGIN if self._is_cheap else _MARGIN)
 
 
 def _changed(a: Look, b: Look) -> bool:
@@ -224,6 +261,20 @@ def _may_fade(a: Look, b: Look) -> bool:
         return True
     darker = b.coarse.mean() < _DARKER * a.coarse.mean()
     return bool(darker and correlation(a.coarse, b.coarse) > _SAME_PATTERN)
+
+
+def _brightened(key: Look, looks: Sequence[Look]) -> float | None:
+    """When the picture of a dark key frame stops to brighten, if it does so soon and remains the same."""
+    bright = max(looks, key=lambda at: at.coarse.mean())
+    level = bright.coarse.mean()
+    own = [at for at in looks if key.time <= at.time <= bright.time]
+    if key.coarse.mean() > _BRIGHTENED * level or min(map(_alike, own, own[1:]), default=0.0) < _SAME_PATTERN:
+        return None
+    return next(at.time for at in looks if at.coarse.mean() > 0.9 * level)
+
+
+def _alike(a: Look, b: Look) -> float:
+    return correlation(a.coarse, b.coarse)
 
 
 def _cut_like(a: Look, b: Look) -> bool:

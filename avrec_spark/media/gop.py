@@ -13,8 +13,10 @@ _HELD_BYTES = 16 * 2**20
 # A cut within: a packet so many times as large as those around it, as the median and as the key frame's.
 _SPIKE_NEIGHBOURS, _SPIKE_MEDIAN, _SPIKE_KEY = 2.0, 3.0, 0.2
 _LARGEST = 1.5
-# A fade within: for so long packets are larger than three quarters of all; it may end so much later.
-_BUMP_SECONDS, _BUMP_MARGIN = 0.8, 1.2
+# A fade within: for so long packets are larger than most.
+_BUMP_SECONDS = 0.8
+# The rest of one after the key frame.
+_HEAD_SECONDS, _REST_SECONDS, _HEAD_RATIO = 0.5, 1.6, 1.4
 
 
 class Gop:
@@ -65,14 +67,22 @@ class Gop:
         second, first = np.sort(sizes)[-2:]
         return float(times[sizes.argmax()]) if first > _LARGEST * second else otherwise
 
-    def bump(self, ratio: float) -> float | None:
-        """The time at which a second of larger packets than usual ends, as a fade has them."""
+    def begins_high(self) -> bool:
+        """Whether the first half second has larger packets than what follows, as the rest of a fade has them."""
+        times, sizes = self.anchors()
+        times = times - self.times[0]
+        head, rest = sizes[times < _HEAD_SECONDS], sizes[(times >= _HEAD_SECONDS) & (times < _REST_SECONDS)]
+        return min(len(head), len(rest)) >= 3 and bool(np.median(head) > _HEAD_RATIO * np.median(rest))
+
+    def bump(self, ratio: float, share: float = 0.75) -> float | None:
+        """The time at which a second of larger packets ends, as a fade has them: `ratio` times what that `share` of all
+        packets does not exceed."""
         times, sizes = self.anchors()
         if len(sizes) < 8:
             return None
-        usual = float(np.quantile(sizes, 0.75))
+        usual = float(np.quantile(sizes, share))
         first = np.searchsorted(times, times - _BUMP_SECONDS / 2)
         last = np.searchsorted(times, times + _BUMP_SECONDS / 2, side="right")
         smooth = np.array([sorted(sizes[a:b])[(b - a - 1) // 2] for a, b in zip(first, last, strict=True)])
         high = np.flatnonzero(smooth > ratio * usual)
-        return float(times[high[-1]]) + _BUMP_MARGIN if len(high) else None
+        return float(times[high[-1]]) if len(high) else None

@@ -17,6 +17,9 @@ MAX_KEY_SCENES = 5
 # Another key scene must raise what the chosen ones show of the file by this share of the file.
 _WORTH_ANOTHER = 0.05
 _THUMBNAILS_HELD = 64
+# Black at the end of a file is a shot of its own if it is so long.
+_BLACK_SHOT_SECONDS = 5.0
+_BORDER_SECONDS = 0.2
 _CANDIDATES = 512
 
 
@@ -108,7 +111,7 @@ class ShotBuilder:
         """These transitions, in order of time, are all that there are before `until`."""
         for transition in transitions:
             if self._shots or any(key.time < transition.middle for key in self._keys):
-                self._close(transition.middle)
+                self._close(transition.middle, transition)
             self._start, self._opening = transition.middle, transition
         while sum(key.time < until for key in self._keys) > _THUMBNAILS_HELD:
             # Still one shot: every second of its pictures is enough to find a middle one.
@@ -118,18 +121,20 @@ class ShotBuilder:
     def finish(self, end: float, is_last: bool = True) -> list[Shot]:
         """All shots; the last one ends at `end`, which is that of the file where the span `is_last`.
 
-        Black before the first picture and after the last one is no shot.
+        A film that fades in from black, or out to black at its end, has no shot more for it; black that lasts is one.
         """
         self._close(end)
         shots, black = self._shots, self._black
-        if len(shots) > 1 and black[0] and shots[0].transition == "start":
+        if len(shots) > 1 and shots[0].transition == "start" and (black[0] or _fades_by(shots[1], shots[0].start)):
             shots[1] = replace(shots[1], start=shots[0].start, transition="start", transition_seconds=0.0)
             shots, black = shots[1:], black[1:]
-        if len(shots) > 1 and black[-1] and is_last:
-            shots = [*shots[:-2], replace(shots[-2], end=shots[-1].end)]
+        if len(shots) > 1 and is_last:
+            is_short = end - shots[-1].start < _BLACK_SHOT_SECONDS
+            if (black[-1] and is_short) or _fades_by(shots[-1], end):
+                shots = [*shots[:-2], replace(shots[-2], end=end)]
         return key_scenes(shots)
 
-    def _close(self, end: float) -> None:
+    def _close(self, end: float, closing: Transition | None = None) -> None:
         own = [key for key in self._keys if key.time < end]
         self._keys = self._keys[len(own) :]
         opening, start = self._opening, self._start
@@ -145,8 +150,16 @@ class ShotBuilder:
         elif start > 0:
             shot.transition = "range"
         self._shots.append(shot)
-        self._black.append(all(key.black for key in own))
+        # Half of a fade from or to black is not black.
+        fades = [fade for fade in (opening, closing) if fade]
+        steady = [key for key in own if not any(fade.start < key.time < fade.end for fade in fades)]
+        self._black.append(bool(steady) and all(key.black for key in steady))
         self._used = [middle]
+
+
+def _fades_by(shot: Shot, border: float) -> bool:
+    """Whether the fade that the shot begins with reaches the beginning or the end of the file."""
+    return shot.transition == "fade" and abs(shot.start - border) <= shot.transition_seconds / 2 + _BORDER_SECONDS
 
 
 def key_scenes(shots: list[Shot]) -> list[Shot]:

@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from avrec_spark.media import pictures
-from avrec_spark.media.decoder import Decoder
+from avrec_spark.media.decoder import Decoder, Skip
 from avrec_spark.media.finder import TransitionFinder
 from avrec_spark.media.frames import FramePool, Pairs
 from avrec_spark.media.gop import Gop
@@ -248,10 +248,10 @@ class VideoReader:
             elif not first and self._pairs.due(at.time):
                 first = self._scaler.motion(frame), at.time
 
-    def _looks(self, packets: Sequence[Packet[Any]]) -> Iterator[Look]:
+    def _looks(self, packets: Sequence[Packet[Any]], skip: Skip) -> Iterator[Look]:
         """Looks of the frames of packets that follow each other; a few are kept, for shots between two key frames."""
         kept: float | None = None
-        for frame in self._decoder.run(packets, "NONREF"):
+        for frame in self._decoder.run(packets, skip):
             time = self._time(frame, 0.0)
             yield self._look(frame, time)
             if kept is None:

@@ -59,6 +59,7 @@ def run(tmp_path) -> Iterator[subprocess.Popen[str]]:
         f"lakehouse.root={tmp_path / 'lakehouse'}",
         "features.encoders=[palette, librosa]",
         "features.commit_seconds=0.5",
+        "features.seconds_per_task=0.4",
         "spark.master=local-cluster[2,1,1024]",
         f"spark.conf={json.dumps(spark)}",
     ]
@@ -101,11 +102,15 @@ def command(pid: int) -> str:
 
 
 def writes_to(pid: int, folder: Path) -> bool:
-    """Whether a process holds a file of this folder open, as an executor does while its task runs."""
+    """Whether a process runs the first task of a stage that writes to this folder: it opens its file as it begins.
+
+    The other tasks do so with their first row.
+    """
     try:
-        return any(os.readlink(link).startswith(f"{folder}/") for link in Path(f"/proc/{pid}/fd").iterdir())
+        opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
-        return False
+        return False  # A file has just been closed.
+    return any(path.startswith(f"{folder}/") and "/part-00000-" in path for path in opened)
 
 
 def busy_executor(run: subprocess.Popen[str], root: Path) -> int:

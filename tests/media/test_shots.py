@@ -226,6 +226,46 @@ def test_black_before_the_first_and_after_the_last_picture_is_no_shot():
     assert (shot.start, shot.end, shot.transition, shot.key_frame_time) == (0.0, 10.0, "start", 2.0)
 
 
+@pytest.mark.parametrize("max_key_frames", [2, 99])  # key frames alone, or every frame
+@pytest.mark.parametrize("encoding", assembled.ENCODINGS)
+def test_a_film_that_fades_in_from_black_and_out_again_is_one_shot(encoding, max_key_frames, tmp_path):
+    take = assembled.drawn(3)(8.0, np.random.default_rng(0))
+    for number in range(RATE):
+        for position in (number, -1 - number):
+            take[position] = np.asarray(take[position] * (number / RATE), np.uint8)
+    black = [np.zeros_like(take[0])] * (RATE // 2)
+    path = assembled.Film([*black, *take, *black], []).write(tmp_path / "film.mp4", encoding)
+
+    (shot,) = read(path, max_key_frames=max_key_frames).shots
+
+    assert (shot.start, shot.end, shot.transition) == (0.0, pytest.approx(9.0, abs=0.05), "start")
+
+
+def test_a_film_that_begins_and_ends_within_fades_is_one_shot():
+    builder = ShotBuilder(0.0)
+    dark, red = np.full((36, 64, 3), (90, 10, 10), np.uint8), np.full((36, 64, 3), (200, 30, 30), np.uint8)
+    for time, picture in ((0.0, dark), (2.0, red), (9.9, dark)):
+        builder.add(look(picture, time), picture)
+    builder.settle([Transition(0.1, 1.1, "fade"), Transition(9.0, 9.9, "fade")], math.inf)
+
+    (shot,) = builder.finish(10.0)
+
+    assert (shot.start, shot.end, shot.transition) == (0.0, 10.0, "start")
+
+
+def test_black_that_lasts_at_the_end_is_a_shot():
+    builder = ShotBuilder(0.0)
+    black, red = np.zeros((36, 64, 3), np.uint8), np.full((36, 64, 3), (200, 30, 30), np.uint8)
+    for time, picture in ((0.0, red), (8.0, black)):
+        builder.add(look(picture, time), picture)
+    builder.settle([Transition(6.0, 7.0, "fade")], math.inf)
+
+    assert [(shot.start, shot.end, shot.transition) for shot in builder.finish(20.0)] == [
+        (0.0, 6.5, "start"),
+        (6.5, 20.0, "fade"),
+    ]
+
+
 def test_one_found_transition_agrees_with_one_true_one_only():
     found = [Transition(1.0, 1.0, "cut")]
     true = [Transition(0.9, 0.9, "cut"), Transition(1.1, 1.1, "cut")]

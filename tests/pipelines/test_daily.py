@@ -171,7 +171,7 @@ def test_a_user_without_history_gets_the_popular_list(daily):
 
 def test_every_item_has_neighbours_of_each_kind_and_never_itself(daily):
     rows = daily.rows(tables.ITEM_NEIGHBOURS)
-    assert set(rows["kind"]) == {"visual", "audio", "text", "fused"}
+    assert set(rows["kind"]) == {"visual", "colour", "motion", "audio", "text", "fused"}
     assert (rows["item_id"] != rows["neighbour_id"]).all()
     assert rows.groupby(["kind", "item_id"])["rank"].max().eq(3).all()
 

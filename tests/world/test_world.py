@@ -14,7 +14,7 @@ import pytest
 from avrec_spark.config import EventSettings, WorldSettings
 from avrec_spark.events.cleaning import clean
 from avrec_spark.media.decode import decode
-from avrec_spark.media.records import Limits
+from avrec_spark.media.records import Limits, Request
 from avrec_spark.world import picture, sound
 from avrec_spark.world.factors import LEVELS, PALETTES, PITCHES, TEMPOS, Clip, draw_clips
 from avrec_spark.world.render import render
@@ -32,12 +32,12 @@ def clip(**changes):
 def test_a_clip_decodes_with_the_size_and_length_that_were_planted(world12):
     truth = json.loads((world12 / "truth.json").read_text())
     for said in truth["clips"][:3]:
-        media = decode(str(world12 / "media" / f"{said['item_id']}.mp4"), Limits())
+        media = decode(Request(str(world12 / "media" / f"{said['item_id']}.mp4")), Limits())
         assert media.status == "ok"
         assert media.info.duration == pytest.approx(said["seconds"], abs=0.15)
         assert (media.info.width, media.info.height) == ((180, 320) if said["portrait"] else (320, 180))
         assert len(media.frames) >= 4
-        assert len(media.audio) / 22_050 == pytest.approx(said["seconds"], abs=0.15)
+        assert len(media.sound) / 22_050 == pytest.approx(said["seconds"], abs=0.15)
 
 
 @pytest.mark.parametrize("pitch", PITCHES)
