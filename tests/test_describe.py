@@ -88,6 +88,18 @@ def test_a_file_of_which_a_range_is_lost_is_partial_and_says_so(whole_and_split)
     assert "in 1 of its 3 ranges" in media.detail
 
 
+def test_sound_that_follows_all_of_the_pictures_in_the_file_is_found(tmp_path):
+    # The fixture writes the whole picture track first.
+    path = hostile.encode(tmp_path / "one-after-the-other.mkv", seconds=90, size=(32, 32), fps=5)
+    (first, second), _ = describe(
+        FeatureSettings(range_seconds=30),
+        *[Task("w", str(path), ENCODERS, part=part) for part in (0, 1)],
+    )
+
+    assert [part.media.seconds_decoded for part in (first, second)] == pytest.approx([30, 30], abs=0.1)
+    assert first.summaries["librosa"] is not None
+
+
 def test_an_encoder_that_is_added_decodes_only_what_it_reads(long_clip):
     task = Task("w", str(long_clip), ("librosa",), full=False)
     (described,), _ = describe(FeatureSettings(), task)

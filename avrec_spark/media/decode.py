@@ -113,12 +113,20 @@ class _Pass:
                 start = packet_start(packet, units[index])
                 if start is not None and start - self.origin > last:
                     reached[index] = start - self.origin
-                    if min(reached.values()) > last or max(reached.values()) > last + _INTERLEAVED_SECONDS:
+                    if min(reached.values()) > last or self._others_have_ended(reached, last):
                         break
         except MemoryError:
             raise
         except (av.error.FFmpegError, OSError) as error:
             self.failure = getattr(error, "strerror", None) or type(error).__name__
+
+    def _others_have_ended(self, reached: dict[int, float], last: float) -> bool:
+        """Whether one track is so far ahead that nothing more of the others is to be expected.
+
+        A track that has given nothing may follow the other one as a whole: then all of the file is read.
+        """
+        seen = all(reader.packets for reader in self.readers)
+        return seen and max(reached.values()) > last + _INTERLEAVED_SECONDS
 
     def _seek(self) -> None:
         wanted = self.span.start - CONTEXT_SECONDS

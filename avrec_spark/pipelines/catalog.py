@@ -107,9 +107,10 @@ def _from_list(context: Context, source: str) -> tuple[DataFrame, DataFrame]:
         .withColumn(
             c.REASON,
             F.when(F.col("relative").isNull() | (F.trim("relative") == ""), "missing_uri")
+            # Before every other reason: only this one keeps the row itself out of quarantine.
+            .when(_redacted(c.URI) != F.col(c.URI), "credentials_in_uri")
             .when(F.col(c.ITEM_ID).isNull(), "missing_item")
-            .when(~F.col("first"), "duplicate_item")
-            .when(_redacted(c.URI) != F.col(c.URI), "credentials_in_uri"),
+            .when(~F.col("first"), "duplicate_item"),
         )
     )
     if not frame.take(1):
