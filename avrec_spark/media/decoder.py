@@ -39,13 +39,12 @@ class Decoder:
             self.errors += 1
         return frames[0] if frames else None
 
-    def run(
-        self, packets: Iterable[Packet[Any]], skip: Skip = "DEFAULT"
-    ) -> Iterator[VideoFrame]:
+    def run(self, packets: Iterable[Packet[Any]], skip: Skip = "DEFAULT") -> Iterator[VideoFrame]:
         """The frames of packets that follow each other; the first of them is a key packet.
 
-        With `skip="NONREF"` frames are left out that no other frame refers to, with "BIDIR" all B-frames. The decoder is drained at the end,
-        which gives its last frames at once and keeps one damaged packet from spoiling the next run.
+        With `skip="NONREF"` frames are left out that no other frame refers to, with "BIDIR" all B-frames. The decoder
+        is drained at the end, which gives its last frames at once and keeps one damaged packet from spoiling the next
+        run.
         """
         self._context.skip_frame = skip
         try:

@@ -7,8 +7,9 @@
 | it has, and one packet is far above its neighbours | a cut there |
 | it has, and nothing says where | unknown: the packets are decoded and every frame is looked at |
 
-An early key frame may end a fade, or lie in one: where the packets before it were large for a while, or where it is
-dark, some are decoded as well. How much may be decoded is bounded; beyond it a strong change counts as a cut.
+An early key frame may end a fade, or lie in one: where the packets before it, or just after it, were large for a while,
+or where it is dark, some are decoded as well. How much may be decoded is bounded; beyond it a strong change counts as a
+cut. Where frames are large the bound is close to what the key frames cost, until a first fade is found.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ class TransitionFinder:
                 last = self._stretch[-1]
                 if after.time - last.time < 0.2:
                     self._stretch.append(after)
+                    self._go_on(after, following)
                     return
         self._close()
         is_seen = _may_fade(last, after)
@@ -160,10 +162,20 @@ class TransitionFinder:
         if _early_cut(last, after):
             self._cut(after.time)
 
+    def _go_on(self, key: Look, gop: Gop | None) -> None:
+        """Look at what follows a dark key frame, too: the fade that led to it may go on."""
+        if gop and key.coarse.mean() < _DARK:
+            count = self._head(key, gop)
+            if count and self._may_decode(gop, count, is_seen=True):
+                self._look_at(gop, count, key, while_changing=True)
+
+    def _head(self, key: Look, gop: Gop) -> int:
+        seconds = _CHEAP_HEAD_SECONDS if self._is_cheap else _HEAD_SECONDS
+        return int(np.searchsorted(np.maximum.accumulate(gop.times), key.time + seconds))
+
     def _head_is_fade(self, key: Look, gop: Gop, is_seen: bool) -> bool:
         """Whether a fade goes on after a key frame that lies within it."""
-        seconds = _CHEAP_HEAD_SECONDS if self._is_cheap else _HEAD_SECONDS
-        count = int(np.searchsorted(np.maximum.accumulate(gop.times), key.time + seconds))
+        count = self._head(key, gop)
         if count < 4 or not self._may_decode(gop, count, is_seen):
             return False
         self._look_at(gop, count, key, while_changing=True)
@@ -184,7 +196,7 @@ class TransitionFinder:
     def _look_at(self, gop: Gop, count: int, before: Look, while_changing: bool = False) -> None:
         packets = (gop.packets or [])[:count]
         skip: Skip = "NONREF" if while_changing else self._skip
-        if self._stretch and self._stretch[-1].time >= before.time:
+        while self._stretch and self._stretch[-1].time >= before.time:
             self._stretch.pop()
         seen = len(self._stretch)
         for at in self._decode(packets, skip):
@@ -234,7 +246,7 @@ class TransitionFinder:
 
     def _bump(self, gop: Gop) -> float | None:
         """Until when the packets have to be decoded to find the fade that their sizes hint at."""
-        bump = gop.bump(*(_CHEAP_BUMP if self._is_cheap else _BUMP))
+        bump = gop.bump(*(_CHEAP_BUMP if self._is_cheap or self._fades else _BUMP))
         return None if bump is None else bump + (_CHEAP_MARGIN if self._is_cheap else _MARGIN)
 
 

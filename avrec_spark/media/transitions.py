@@ -33,6 +33,8 @@ _FADE_COLOURS = 0.5
 _FADE_REST, _FADE_UNEVEN = 0.27, 0.10
 _BLACK_REST, _BLACK_UNEVEN = 0.20, 0.16
 _SAME_PATTERN = 0.8  # correlation
+_DIP_LEVEL, _DIP_DEPTH, _DIP_STEP = 0.05, 0.25, 0.01
+_DIP_SECONDS = 0.6
 _TOUCHING_SECONDS = 0.2
 _BLACK_SECONDS = 2.0
 
@@ -109,8 +111,11 @@ def find(looks: Sequence[Look]) -> list[Transition]:
     times = np.array([at.time for at in looks])
     levels = np.stack([at.coarse for at in looks])
     roots = np.sqrt(np.stack([at.colours for at in looks]))
-    cuts = _cuts(levels)
-    events = sorted([*((cut - 1, cut) for cut in cuts), *_fades(times, levels, roots, cuts)])
+    dips = _dips(times, levels)
+    cuts = [cut for cut in _cuts(levels) if not any(first < cut <= last for first, last in dips)]
+    fades = _fades(times, levels, roots, cuts)
+    short = [(a, b) for a, b in dips if all(b <= first or a >= last for first, last in fades)]
+    events = sorted([*((cut - 1, cut) for cut in cuts), *fades, *short])
     black = levels.mean(axis=1) < _BLACK
     merged: list[tuple[int, int]] = []
     for first, last in events:
@@ -118,8 +123,8 @@ def find(looks: Sequence[Look]) -> list[Transition]:
             start, end = merged[-1]
             pause = times[first] - times[end]
             through_black = pause <= _BLACK_SECONDS and black[end : first + 1].all()
-            fades = end - start > 1 or last - first > 1
-            if fades and (through_black or (pause <= _TOUCHING_SECONDS and end - start > 1 and last - first > 1)):
+            is_fade = end - start > 1 or last - first > 1
+            if is_fade and (through_black or (pause <= _TOUCHING_SECONDS and end - start > 1 and last - first > 1)):
                 merged[-1] = start, last
                 continue
         merged.append((first, last))
@@ -176,6 +181,38 @@ def _fades(times: NDArray[np.float64], levels: Floats, roots: Floats, cuts: list
         if all(b <= first or a >= last for first, last in found):
             found.append((a, b))
     return found
+
+
+def _dips(times: NDArray[np.float64], levels: Floats) -> list[tuple[int, int]]:
+    """First and last frame of fades through black that are too short to fit a mix to: half a second, a few frames.
+
+    Towards black and from it the picture must pass a level between, and be the same; a cut to or from black does not.
+    """
+    means = levels.mean(axis=1)
+    found: list[tuple[int, int]] = []
+    for bottom in np.flatnonzero(means < _DIP_LEVEL):
+        if found and bottom <= found[-1][1]:
+            continue
+        ends = [_foot(times, levels, means, int(bottom), step) for step in (-1, 1)]
+        if ends[0] is not None and ends[1] is not None:
+            found.append((ends[0], ends[1]))
+    return found
+
+
+def _foot(times: NDArray[np.float64], levels: Floats, means: Floats, bottom: int, step: int) -> int | None:
+    """Where the picture that rises from black on this side has its full level."""
+    at = bottom
+    passed: list[int] = []
+    while 0 <= at + step < len(means) and abs(times[at + step] - times[bottom]) <= _DIP_SECONDS:
+        if means[at + step] < means[at] + (_DIP_STEP if passed or means[at] >= _DIP_LEVEL else -_DIP_STEP):
+            break
+        at += step
+        if means[at] >= _DIP_LEVEL:
+            passed.append(at)
+    if len(passed) < 2 or means[bottom] > _DIP_DEPTH * means[at]:
+        return None
+    between = [n for n in passed if means[n] < 0.9 * means[at]]
+    return at if between and all(correlation(levels[n], levels[at]) > _SAME_PATTERN for n in between) else None
 
 
 def _mix_fit(times: NDArray[np.float64], levels: Floats, first: int, last: int) -> float:

@@ -57,9 +57,7 @@ def assemble(groups: Sequence[Sequence[Take]], seed: int, shots: int) -> Film:
     return Film(list(stream(groups, seed, shots, transitions)), transitions)
 
 
-def stream(
-    groups: Sequence[Sequence[Take]], seed: int, shots: int, transitions: list[Transition]
-) -> Iterator[Picture]:
+def stream(groups: Sequence[Sequence[Take]], seed: int, shots: int, transitions: list[Transition]) -> Iterator[Picture]:
     """Pieces of 1.5 to 5 s in random order, no two of a group in a row; `transitions` grows as the frames pass.
 
     Of the transitions 6 in 10 are cuts, a quarter dissolves and the rest fades through black, of 0.4 to 1.6 s.
@@ -95,24 +93,26 @@ def write(path: Path, frames: Iterable[Picture], codec: str, options: dict[str, 
     for picture in frames:
         writer = writer or Writer(path, picture.shape, codec, options)
         writer.add(picture)
-    assert writer
-    writer.close()
+    if writer:
+        writer.close()
     return path
 
 
 class Writer:
-    """Encodes pictures uint8[h, w, 3], each of 1 / RATE s, on one core."""
+    """Encodes pictures uint8[h, w, 3], each of 1 / RATE s."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], codec: str, options: dict[str, str]) -> None:
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], codec: str, options: dict[str, str], threads: int = 1
+    ) -> None:
         self._container = av.open(str(path), "w")
         self._stream = self._container.add_stream(codec, rate=RATE, options=options)
         self._stream.height, self._stream.width = shape[:2]
         self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.thread_count = 1
+        self._stream.codec_context.thread_count = threads
         self._count = 0
 
-    def add(self, picture: Picture | av.VideoFrame) -> None:
-        frame = picture if isinstance(picture, av.VideoFrame) else av.VideoFrame.from_ndarray(picture, "rgb24")
+    def add(self, picture: Picture) -> None:
+        frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         frame.pts, frame.time_base = self._count, Fraction(1, RATE)
         self._count += 1
         self._container.mux(self._stream.encode(frame))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from avrec_spark.media import transitions as found_in
+from avrec_spark.media.finder import TransitionFinder
+from avrec_spark.media.gop import Gop
 from avrec_spark.media.records import Limits, Shot
 from avrec_spark.media.shots import Score, ShotBuilder, join, key_scenes, representatives, score, transitions
 from avrec_spark.media.span import Span
@@ -17,7 +19,7 @@ from tests.media import assembled
 from tests.media.assembled import RATE
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "media"
-# Thresholds were chosen on films of seeds 1 to 3.
+# Thresholds were chosen on films of the seeds up to 20, and benchmarks/shots.py reports on those from 101 on.
 SEEDS = (21, 22)
 WHOLE = Span(0.0, math.inf)
 
@@ -137,6 +139,54 @@ def test_a_pan_over_a_wide_picture_is_no_transition():
     assert find(looks(pan)) == []
 
 
+def test_a_short_fade_through_black_that_a_key_frame_lies_in_is_one_fade(tmp_path):
+    first, second = (assembled.drawn(seed)(6.0, np.random.default_rng(0)) for seed in (1, 2))
+    first = first[:98]
+    # 0.4 s around 98, and a key frame at 100.
+    assembled._black(first, second, 5)
+    film = assembled.Film([*first, *second], [])
+    path = film.write(tmp_path / "film.mp4", "a key frame every two seconds")
+
+    (fade,) = transitions(read(path, max_key_frames=2).shots)
+
+    assert fade.kind == "fade"
+    assert fade.start <= 98 / RATE <= fade.end
+
+
+def a_gop(sizes: list[int]) -> Gop:
+    gop = Gop()
+    gop.times, gop.sizes = [number / RATE for number in range(len(sizes))], sizes
+    return gop
+
+
+def test_packets_that_are_larger_for_a_second_hint_at_a_fade_until_they_are_small_again():
+    gop = a_gop([9000, *[100] * 49, *[180] * 25, *[100] * 75])
+
+    assert gop.bump(1.5, 0.4) == pytest.approx(75 / RATE, abs=0.2)
+    assert gop.bump(2.0, 0.4) is None
+
+
+def test_packets_that_are_larger_after_a_key_frame_hint_at_the_rest_of_a_fade():
+    assert a_gop([9000, *[180] * 12, *[100] * 40]).begins_high()
+    assert not a_gop([9000, *[100] * 52]).begins_high()
+
+
+def test_of_a_large_film_without_p_frames_the_b_frames_that_others_refer_to_are_looked_at():
+    red, blue = (np.full((36, 64, 3), colour, np.uint8) for colour in ((200, 30, 30), (30, 30, 200)))
+    red[:, :32], blue[:, 32:] = 0, 0
+
+    def looks(packets, skip):
+        shown = [] if skip == "BIDIR" else [red] * 10 + [blue] * 15
+        return iter([look(picture, number / RATE) for number, picture in enumerate(shown)])
+
+    finder = TransitionFinder(looks, 1920 * 1080)
+    gop = a_gop([9000, *[100] * 5, *[180] * 11, *[100] * 30])
+    gop.packets = gop.sizes
+    finder.gap(look(red, 0.0), gop, look(blue, 47 / RATE))
+
+    assert finder.finish() == [Transition(10 / RATE, 10 / RATE, "cut")]
+
+
 def test_a_fade_across_a_key_frame_is_found_once(takes, tmp_path):
     first, second = (list(take) for take in takes)
     assembled._fade(first, second, 30)
@@ -227,7 +277,7 @@ def test_black_before_the_first_and_after_the_last_picture_is_no_shot():
 
 
 @pytest.mark.parametrize("max_key_frames", [2, 99])  # key frames alone, or every frame
-@pytest.mark.parametrize("encoding", assembled.ENCODINGS)
+@pytest.mark.parametrize("encoding", ["key frames at cuts", "a key frame every two seconds"])
 def test_a_film_that_fades_in_from_black_and_out_again_is_one_shot(encoding, max_key_frames, tmp_path):
     take = assembled.drawn(3)(8.0, np.random.default_rng(0))
     for number in range(RATE):
