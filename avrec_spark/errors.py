@@ -180,10 +180,10 @@ class NotEnoughRowGroupsError(AvrecError):
 class MissingExtraError(AvrecError):
     """A library that an optional part needs is not installed."""
 
-    def __init__(self, part: str, library: str, extra: str) -> None:
+    def __init__(self, part: str, library: str, extra: str, then: str = "") -> None:
         super().__init__(
             f"{part} needs the library {library}, which is not installed here.",
-            f"Install it with: pip install 'avrec-spark[{extra}]'.",
+            f"Install it with: pip install 'avrec-spark[{extra}]'" + (f", then {then}." if then else "."),
         )
 
 

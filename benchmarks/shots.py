@@ -57,7 +57,7 @@ class Size(NamedTuple):
 
 
 SIZES = (
-    Size(320, 180, SMALL, (101, 102, 103, 104)),
+    Size(320, 180, SMALL, (111, 112, 113, 114)),
     Size(1280, 720, (DEFAULT, TWO_SECONDS), (105, 106)),
     Size(1920, 1080, (DEFAULT, TWO_SECONDS), (107,)),
 )
@@ -111,7 +111,7 @@ def run() -> str:
     text = table(title, "python -m benchmarks shots", header, lines)
     return text + (
         f"\nMaterial: {_material()}. Pieces of 1.5 to 5 s, fades of .4 to 1.6 s: harder than a usual film. Bare: all "
-        "key frames decoded and nothing kept. TransNetV2 reads every frame and was run on one encoding of each size. "
+        "key frames decoded and nothing kept. TransNetV2 reads every frame and was run on the first film of each size. "
         "Seeds from 101 on; thresholds were chosen on others.\n"
     )
 
@@ -126,7 +126,7 @@ def _lines(size: Size, detectors: Sequence[Detector]) -> Iterator[list[str]]:
         with tempfile.TemporaryDirectory() as folder:
             films, true = _films(Path(folder), size, seed)
             for (name, detector), result in results.items():
-                if detector == "fast" or name == DEFAULT.name:
+                if detector == "fast" or (name == DEFAULT.name and seed == size.seeds[0]):
                     result.add(films[name], true, detector, ROUNDS if detector == "fast" else 1)
     for (name, detector), result in results.items():
         if result.length:

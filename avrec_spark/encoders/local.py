@@ -50,7 +50,7 @@ class LocalEncoder(Encoder[Input]):
     def __init__(self, name: str, model: LocalModel, sample_rate: int, device: str = "cpu") -> None:
         self.name = self.modality = name
         for library in ("torch", "transformers"):
-            require(f"The encoder {name}", library, "local")
+            require(f"The encoder {name}", library, "transformers")
         self.setting = f"features.local_models.{name}.path"
         self.folder = str(weights_folder(self.setting, model.path, _NEEDED))
         self.version = fingerprint(weights_folder(self.setting, model.path, _NEEDED), ("*.json", "*.txt", *_WEIGHTS))

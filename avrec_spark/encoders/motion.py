@@ -82,8 +82,9 @@ class OpticalFlowEncoder(Encoder[Motion]):
     dimension = sum(block.width for block in _BLOCKS.values())
     reads = "motion"
 
-    def __init__(self) -> None:
-        super().__init__({"flow": "dis-medium", "size": [MOTION_WIDTH, MOTION_HEIGHT]})
+    def __init__(self, max_key_frames: int = 8) -> None:
+        size = [MOTION_WIDTH, MOTION_HEIGHT]
+        super().__init__({"flow": "dis-medium", "size": size, "max_key_frames": max_key_frames})
 
     def is_empty(self, value: Motion) -> bool:
         return len(value) == 0

@@ -127,7 +127,7 @@ def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(lengths, _TINY), np.float32)
 
 
-def require(part: str, module: str, extra: str) -> None:
+def require(part: str, module: str, extra: str, then: str = "") -> None:
     """Raise `MissingExtraError` unless the module can be imported; does not import it."""
     if importlib.util.find_spec(module) is None:
-        raise MissingExtraError(part, module, extra)
+        raise MissingExtraError(part, module, extra, then)

@@ -20,7 +20,7 @@ from avrec_spark.errors import SettingsError, closest
 _MAKERS: dict[str, Callable[[FeatureSettings, str], Encoder[Any]]] = {
     EfficientNetEncoder.name: lambda settings, device: EfficientNetEncoder(settings.max_key_frames, device),
     PaletteEncoder.name: lambda settings, device: PaletteEncoder(settings.max_key_frames),
-    OpticalFlowEncoder.name: lambda settings, device: OpticalFlowEncoder(),
+    OpticalFlowEncoder.name: lambda settings, device: OpticalFlowEncoder(settings.max_key_frames),
     LibrosaEncoder.name: lambda settings, device: LibrosaEncoder(settings.sample_rate),
     WhisperEncoder.name: lambda settings, device: WhisperEncoder(settings.sample_rate, settings.whisper_model, device),
     RapidOcrEncoder.name: lambda settings, device: RapidOcrEncoder(settings.max_key_frames),

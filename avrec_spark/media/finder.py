@@ -55,6 +55,7 @@ _HEAD_SECONDS, _CHEAP_HEAD_SECONDS = 0.6, 1.2
 _NO_KEY_SECONDS = 1.05
 _BRIGHTENED = 0.6
 _HEAD_PATIENCE, _BLACK_STEP = 0.3, 0.02
+_LATEST = (128, 250)  # defaults of libvpx, and of x264 and x265
 _REGULAR_SHARE, _REGULAR_TOLERANCE = 0.4, 0.03
 
 
@@ -223,7 +224,9 @@ class TransitionFinder:
         return gop.packets is not None and self._spent + _DECODED[self._skip] * count <= allowed
 
     def _is_regular(self, length: int) -> bool:
-        """Whether the encoder puts key frames at this distance anyway."""
+        """Whether the encoder puts key frames at this distance anyway, always or at the latest."""
+        if length in _LATEST or (length == max(self._lengths, default=0) and self._lengths[length] > 1):
+            return True
         near = max(1, round(length * _REGULAR_TOLERANCE))
         same = sum(self._lengths[length + n] for n in range(-near, near + 1))
         return same >= max(2.0, _REGULAR_SHARE * self._lengths.total())

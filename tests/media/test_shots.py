@@ -19,7 +19,7 @@ from tests.media import assembled
 from tests.media.assembled import RATE
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "media"
-# Thresholds were chosen on films of the seeds up to 20, and benchmarks/shots.py reports on those from 101 on.
+# Thresholds were chosen on films of other seeds below 50, and benchmarks/shots.py reports on those from 101 on.
 SEEDS = (21, 22)
 WHOLE = Span(0.0, math.inf)
 
