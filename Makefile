@@ -40,7 +40,7 @@ bench: setup data  ## measure everything, and write docs/benchmarks.md (most of 
 	$(BIN)/python -m benchmarks
 
 bench-media: setup data  ## measure media to features, and write its section of docs/benchmarks.md
-	$(BIN)/python -m benchmarks media
+	$(BIN)/python -m benchmarks media-pool media-pass media-incremental media-memory media-cnn media-size
 
 clean:  ## remove environments, caches and what runs left behind
 	rm -rf .venv .venv-airflow .cache build dist *.egg-info lakehouse spark-warehouse mlruns

@@ -110,7 +110,7 @@ class FeatureSettings(Section):
     )
     cache_folder: str | None = Field(None, description="for what is read from object stores; null: a temporary folder")
     cache_mib: int = Field(1024, ge=0, description="largest size of that cache, a machine; 0: none")
-    seconds_per_task: float = Field(3.0, gt=0, description="estimated work packed into a Spark task, at least")
+    seconds_per_task: float = Field(5.0, gt=0, description="estimated work packed into a Spark task, at least")
     commit_seconds: float = Field(
         300.0, gt=0, description="estimated time between two commits; an interrupted run goes on after the last one"
     )

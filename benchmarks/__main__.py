@@ -12,27 +12,39 @@ from importlib.metadata import version
 from pathlib import Path
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-NAMES = ("models", "media", "shots", "topk")
+# Section and the function that writes it.
+SECTIONS = {
+    "models": "models:run",
+    "media-pool": "media:spark_and_pool",
+    "media-pass": "media:one_pass",
+    "media-incremental": "media:incremental",
+    "media-memory": "media:memory",
+    "media-cnn": "media:images",
+    "media-size": "media:size",
+    "shots": "shots:run",
+    "topk": "topk:run",
+}
 LIBRARIES = ("pyspark", "delta-spark", "torch", "horovod", "av", "librosa", "numpy")
 HEAD = """# Benchmarks
 
 Written by `make bench`, each section also by `python -m benchmarks NAME`. Times are of the machine that the section
 names; ratios travel better.
 """
-_SECTION = re.compile(r"<!-- (\w+) -->\n(.*?)(?=\n<!-- \w+ -->\n|\Z)", re.DOTALL)
+_SECTION = re.compile(r"<!-- ([\w-]+) -->\n(.*?)(?=\n<!-- [\w-]+ -->\n|\Z)", re.DOTALL)
 
 
 def main(names: list[str]) -> None:
-    for name in names or NAMES:
+    for name in names or SECTIONS:
+        module, function = SECTIONS[name].split(":")
         # Written one by one: an hour of measurements must not be lost to the last of them.
-        _write(name, import_module(f"benchmarks.{name}").run())
+        _write(name, getattr(import_module(f"benchmarks.{module}"), function)())
     print(TARGET.read_text(encoding="utf-8"))
 
 
 def _write(name: str, text: str) -> None:
     before = dict(_SECTION.findall(TARGET.read_text(encoding="utf-8"))) if TARGET.exists() else {}
     sections = before | {name: f"{_machine()}\n\n{text.strip()}\n"}
-    body = "".join(f"\n<!-- {one} -->\n{sections[one].strip()}\n" for one in NAMES if one in sections)
+    body = "".join(f"\n<!-- {one} -->\n{sections[one].strip()}\n" for one in SECTIONS if one in sections)
     TARGET.write_text(HEAD + body, encoding="utf-8")
 
 

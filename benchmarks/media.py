@@ -33,10 +33,12 @@ CNN, SOUND = "efficientnet-lite0", "librosa"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def run() -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        parts = (spark_and_pool, one_pass, incremental, memory, images, size)
-        return "\n".join(part(Path(folder)) for part in parts)
+def in_a_folder(part: Callable[[Path], str]) -> Callable[[], str]:
+    def run() -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            return part(Path(folder))
+
+    return run
 
 
 def _spread(values: list[float], digits: int = 2) -> str:
@@ -52,6 +54,7 @@ def _timed(action: Callable[[], object]) -> float:
 # -- 1 ---------------------------------------------------------------------------------------------------------------
 
 
+@in_a_folder
 def spark_and_pool(folder: Path) -> str:
     """The same kernel, the same packing: two processes of a pool, and two slots of Spark."""
     settings = FeatureSettings()
@@ -105,6 +108,7 @@ def _describe(uris: list[str]) -> int:
 # -- 2 ---------------------------------------------------------------------------------------------------------------
 
 
+@in_a_folder
 def one_pass(folder: Path) -> str:
     """Key frames, shots, sound and its features in one pass, beside the bare decode of the same packets."""
     settings = FeatureSettings()
@@ -162,6 +166,7 @@ def _opencv(film: Path) -> None:
 # -- 3 ---------------------------------------------------------------------------------------------------------------
 
 
+@in_a_folder
 def incremental(folder: Path) -> str:
     """A first run, a second over the same files, and a third with one more; all in one warm session."""
     source = folder / "incremental"
@@ -200,6 +205,7 @@ def _warm_up(folder: Path) -> None:
 # -- 4 ---------------------------------------------------------------------------------------------------------------
 
 
+@in_a_folder
 def memory(folder: Path) -> str:
     """Peak memory of a worker and of its decoder, in a process of their own, without the CNN."""
     large = corpus.enlarged(folder / "4k.mp4", (3840, 2160))
@@ -225,6 +231,7 @@ def _longest() -> Path:
 # -- 5 ---------------------------------------------------------------------------------------------------------------
 
 
+@in_a_folder
 def images(folder: Path) -> str:
     """EfficientNet-Lite0 on one core: batches in a loop, and the same batches in one slot of Spark."""
     settings = FeatureSettings()
@@ -273,9 +280,10 @@ def images(folder: Path) -> str:
 # -- 6 ---------------------------------------------------------------------------------------------------------------
 
 
+@in_a_folder
 def size(folder: Path) -> str:
     """Time against the number of files."""
-    names = ("palette", SOUND)
+    names = (SOUND,)
     lines, first = [], 0.0
     for count in (100, 1_000, 10_000):
         source = folder / f"size-{count}"

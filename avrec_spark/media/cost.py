@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 FILE, MEGABYTE, MINUTE, FRAMES = "file", "megabyte", "minute of sound", "megapixels of key frames"
 # Core-seconds on a 2020s server core, encoders included.
 _PRICES = {FILE: 0.15, MEGABYTE: 0.01, MINUTE: 0.15, FRAMES: 0.02}
-_UNSEEN_MEGABYTE = 0.15
+_UNSEEN_MEGABYTE = 0.1
 # How many measured files weigh as much as the built-in prices.
 _PRIOR_FILES = 3.0
 _SHORTEST = 0.05
@@ -62,7 +62,7 @@ class CostModel:
     """Prices by term, in core-seconds.
 
     >>> round(CostModel().predict(Facts(2_000_000, "a.mp4")), 2)
-    0.45
+    0.35
     """
 
     prices: dict[str, float] = field(default_factory=dict)
@@ -107,10 +107,11 @@ def _fitted(facts: Sequence[Facts], seconds: Sequence[float]) -> dict[str, float
 
 
 def pack(seconds: Sequence[float], slots: int, shortest: float) -> list[list[int]]:
-    """Positions of the files of each task: as many tasks as keep every one at least `shortest` seconds long.
+    """Positions of the files of each task: as many tasks as keep every one about `shortest` seconds long.
 
     Starting a task costs as much as a short clip, so few long tasks beat many short ones, but all slots should be busy:
-    the number of tasks is a multiple of `slots` where there is enough work. The longest file goes first, each to the
+    the number of tasks is a multiple of `slots` where there is enough work, and little work is dealt out to all slots
+    as long as each gets a second. The longest file goes first, each to the
     task that has the least so far (Graham, 1969: at most 4/3 of the best packing).
 
     >>> pack([5.0, 4.0, 3.0, 3.0, 3.0], slots=2, shortest=9.0)
@@ -118,8 +119,8 @@ def pack(seconds: Sequence[float], slots: int, shortest: float) -> list[list[int
     """
     if not len(seconds):
         return []
-    wanted = max(1, int(sum(seconds) / shortest))
-    wanted = wanted - wanted % slots if wanted >= slots else wanted
+    wanted = int(sum(seconds) / shortest)
+    wanted = wanted - wanted % slots if wanted >= slots else max(1, min(slots, int(sum(seconds))))
     tasks: list[list[int]] = [[] for _ in range(min(wanted, len(seconds)))]
     heap = [(0.0, number) for number in range(len(tasks))]
     for position in np.argsort(-np.asarray(seconds), kind="stable").tolist():

@@ -64,4 +64,5 @@ def test_packing_loses_no_file_and_keeps_tasks_even(seconds, slots, shortest):
 
 def test_little_work_is_one_task_and_much_work_keeps_all_slots_busy():
     assert len(pack([0.1] * 10, slots=4, shortest=3.0)) == 1
+    assert len(pack([0.5] * 10, slots=4, shortest=3.0)) == 4
     assert len(pack([1.0] * 100, slots=4, shortest=3.0)) == 32
