@@ -18,13 +18,14 @@ def main(path: Path) -> None:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     with Describer(FeatureSettings(), ENCODERS) as describer:
         tasks = [Task(str(file), str(file), ENCODERS) for file in files]
-        parts = [(one.media.parts, one.media.status) for one in describer.describe(tasks)]
-        for file, (count, _) in zip(files, parts, strict=True):
-            later = (Task(str(file), str(file), ENCODERS, part=part) for part in range(1, count))
-            parts += [(1, one.media.status) for one in describer.describe(later)]
+        first = [one.media for one in describer.describe(tasks)]
+        statuses = {media.status for media in first}
+        for file, media in zip(files, first, strict=True):
+            later = (Task(str(file), str(file), ENCODERS, part=part) for part in range(1, media.parts))
+            statuses |= {one.media.status for one in describer.describe(later)}
         peak = {"worker": _peak("self"), "decoder": _peak(str(describer.pid))}
-    if {status for _, status in parts} != {"ok"}:
-        raise SystemExit(f"Not all of {path} was ok: {sorted({status for _, status in parts})}")
+    if statuses != {"ok"}:
+        raise SystemExit(f"Not all of {path} was ok: {sorted(statuses)}")
     print(json.dumps(peak | {"seconds": time.perf_counter() - started}))
 
 
