@@ -21,6 +21,7 @@ from avrec_spark.errors import MissingExtraError, UsageError
 from avrec_spark.media.records import Chapter, DecodedMedia, Limits, Request, Shot, Sound
 from avrec_spark.media.storage import redacted
 from avrec_spark.media.watchdog import Decoder
+from avrec_spark.tables import USABLE
 
 matplotlib.use("agg")
 
@@ -43,7 +44,7 @@ def inspect(uri: str, settings: FeatureSettings, out: Path, console: Console) ->
     with Decoder(Limits.of(settings)) as decoder:
         media = decoder.decode(Request(uri))
     name = _plain(PurePosixPath(redacted(uri)).name)
-    if media.status not in ("ok", "partial"):
+    if media.status not in USABLE:
         _say(console, f"✗ {name}: {_status(media)}")
         return False
     console.print(_facts(name, media))

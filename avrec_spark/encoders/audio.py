@@ -41,14 +41,12 @@ from numpy.typing import NDArray
 from avrec_spark.encoders import descriptors
 from avrec_spark.encoders.descriptors import BANDS, FRAMES_A_SECOND, TOTALS
 from avrec_spark.encoders.layout import Block, layout, standardised
-from avrec_spark.encoders.port import Encoder, Summary
+from avrec_spark.encoders.port import Encoder, Summary, is_audible
 from avrec_spark.media.records import Sound
 
 Floats = NDArray[np.floating[Any]]
 
 _SLOWEST, _FASTEST = 45.0, 220.0
-_SHORTEST_SECONDS = 0.1
-_SILENCE = 1e-4  # peak; 80 dB below full scale
 _TINY = 1e-9
 # How well each tone, counted from the tonic, was heard to fit a major and a minor key.
 _MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
@@ -101,7 +99,7 @@ class LibrosaEncoder(Encoder[Sound]):
         super().__init__({"sample_rate": sample_rate})
 
     def is_empty(self, value: Sound) -> bool:
-        return not _is_audible(value.own, value.rate)
+        return not is_audible(value.own, value.rate)
 
     def _summarise(self, batch: list[Sound]) -> list[Summary]:
         return [self._summary(sound) for sound in batch]
@@ -110,7 +108,7 @@ class LibrosaEncoder(Encoder[Sound]):
         total, starts, totals = np.zeros(descriptors.TOTAL), [], []
         for start, samples, part in descriptors.windows(sound):
             total += part
-            if _is_audible(samples, sound.rate):
+            if is_audible(samples, sound.rate):
                 starts.append(start)
                 totals.append(part)
         segments = self.vectors(np.stack(totals)) if totals else np.empty((0, self.dimension), np.float32)
@@ -125,12 +123,6 @@ def describe(samples: NDArray[np.float32], rate: int) -> dict[str, Floats]:
     """The features of one track before scaling, by block, in the units of the table above."""
     parts = [part for _, _, part in descriptors.windows(Sound(samples, rate))]
     return _features(np.sum(parts, axis=0))
-
-
-def _is_audible(samples: NDArray[np.float32], rate: int) -> bool:
-    if len(samples) < _SHORTEST_SECONDS * rate:
-        return False
-    return bool(max(np.fmax.reduce(samples), -np.fmin.reduce(samples)) >= _SILENCE)
 
 
 def _features(total: NDArray[np.float64]) -> dict[str, Floats]:

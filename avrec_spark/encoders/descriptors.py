@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from avrec_spark.encoders.layout import slices
 from avrec_spark.media.records import Sound
 
 Floats = NDArray[np.floating[Any]]
@@ -51,16 +51,6 @@ _ONSET_RANGE_DB = 70.0
 _FLUX_WEIGHT, _SPEECH = 5.2, 0.67
 _NOISE_FLATNESS_DB = -15.0
 _TINY = 1e-12
-
-
-def slices(widths: Mapping[str, int]) -> Mapping[str, slice]:
-    """Where each block lies in the row that all of them make up, one after the other.
-
-    >>> slices({"a": 2, "b": 3})["b"]
-    slice(2, 5, None)
-    """
-    ends = np.cumsum(list(widths.values())).tolist()
-    return MappingProxyType({name: slice(end - widths[name], end) for name, end in zip(widths, ends, strict=True)})
 
 
 TOTALS = slices(

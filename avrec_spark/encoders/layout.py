@@ -32,9 +32,17 @@ def layout(blocks: Mapping[str, Block]) -> Mapping[str, slice]:
     >>> dict(layout({"level": Block(2, 0.0, 1.0), "tempo": Block(1, 0.0, 1.0)}))
     {'level': slice(0, 2, None), 'tempo': slice(2, 3, None)}
     """
-    ends = np.cumsum([block.width for block in blocks.values()]).tolist()
-    places = {name: slice(end - block.width, end) for (name, block), end in zip(blocks.items(), ends, strict=True)}
-    return MappingProxyType(places)
+    return slices({name: block.width for name, block in blocks.items()})
+
+
+def slices(widths: Mapping[str, int]) -> Mapping[str, slice]:
+    """Where each block lies in the row that all of them make up, one after the other.
+
+    >>> slices({"a": 2, "b": 3})["b"]
+    slice(2, 5, None)
+    """
+    ends = np.cumsum(list(widths.values())).tolist()
+    return MappingProxyType({name: slice(end - widths[name], end) for name, end in zip(widths, ends, strict=True)})
 
 
 def standardised(features: Mapping[str, Floats], blocks: Mapping[str, Block]) -> NDArray[np.float32]:

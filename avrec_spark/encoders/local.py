@@ -12,7 +12,7 @@ pickled weights are read as plain tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, TypeVar
@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avrec_spark.config import LocalModel
-from avrec_spark.encoders.port import Encoder, Summary, require, unit
+from avrec_spark.encoders.port import Encoder, Summary, is_audible, require, unit
 from avrec_spark.encoders.text import clean
 from avrec_spark.encoders.weights import fingerprint, weights_folder
 from avrec_spark.errors import SettingsError
 from avrec_spark.media.records import Frames, Sound
 
-Input = TypeVar("Input")
+Input = TypeVar("Input", bound=Sized)
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _NEEDED = (("config.json",), _WEIGHTS)
@@ -35,8 +35,6 @@ _BATCH = 32
 _WINDOWS_A_BATCH = 8
 _MOST_TOKENS = 512
 _WINDOW, _WHISPER_WINDOW = 10, 30  # seconds; Whisper pads whatever it hears to 30
-_SHORTEST_SECONDS = 0.1
-_SILENCE = 1e-4
 # What a checkpoint of another task may lack; `_pooled` does without it.
 _DISPENSABLE = ("pooler", "masked_spec_embed")
 
@@ -87,9 +85,6 @@ class LocalFrames(LocalEncoder[Frames]):
     reads = "frames"
     segmented = True
 
-    def is_empty(self, value: Frames) -> bool:
-        return len(value) == 0
-
     def _summarise(self, batch: list[Frames]) -> list[Summary]:
         pictures = np.concatenate([frames.pictures for frames in batch])
         rows = unit(np.concatenate([self._rows(pictures[at : at + _BATCH]) for at in range(0, len(pictures), _BATCH)]))
@@ -137,7 +132,7 @@ class LocalSound(LocalEncoder[Sound]):
     segmented = True
 
     def is_empty(self, value: Sound) -> bool:
-        return len(value) < _SHORTEST_SECONDS * value.rate or not np.abs(value.own).max() >= _SILENCE
+        return not is_audible(value.own, value.rate)
 
     def _summarise(self, batch: list[Sound]) -> list[Summary]:
         return [self._summary(sound) for sound in batch]
@@ -164,7 +159,7 @@ class LocalSound(LocalEncoder[Sound]):
         length = rate * (_WHISPER_WINDOW if _is_whisper(self._model().config) else _WINDOW)
         for at in range(0, len(samples), length):
             window = samples[at : at + length]
-            if at == 0 or (len(window) >= _SHORTEST_SECONDS * rate and np.abs(window).max() >= _SILENCE):
+            if at == 0 or is_audible(window, rate):
                 yield sound.start + at / rate, window
 
     def _rows(self, windows: list[NDArray[np.float32]], rate: int) -> NDArray[np.float32]:

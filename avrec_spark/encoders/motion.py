@@ -86,9 +86,6 @@ class OpticalFlowEncoder(Encoder[Motion]):
         size = [MOTION_WIDTH, MOTION_HEIGHT]
         super().__init__({"flow": "dis-medium", "size": size, "max_key_frames": max_key_frames})
 
-    def is_empty(self, value: Motion) -> bool:
-        return len(value) == 0
-
     def _summarise(self, batch: list[Motion]) -> list[Summary]:
         return [self._summary(motion) for motion in batch]
 

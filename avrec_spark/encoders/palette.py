@@ -71,9 +71,6 @@ class PaletteEncoder(Encoder[Frames]):
         faces = [_SMALLEST_FACE, _FACE_VOTES] if _cascade_file().is_file() else None
         super().__init__({"max_key_frames": max_key_frames, "colours": _COLOURS, "faces": faces})
 
-    def is_empty(self, value: Frames) -> bool:
-        return len(value) == 0
-
     def _summarise(self, batch: list[Frames]) -> list[Summary]:
         return [self._summary(frames) for frames in batch]
 

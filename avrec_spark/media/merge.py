@@ -6,15 +6,14 @@ ranges: where some of it is lost it is partial, with the first reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
 
 from avrec_spark.media import shots
 from avrec_spark.media.records import DecodedMedia
-
-USABLE = ("ok", "partial")
+from avrec_spark.tables import USABLE
 
 
 def merged(parts: Sequence[DecodedMedia]) -> DecodedMedia:
@@ -53,6 +52,6 @@ def merged(parts: Sequence[DecodedMedia]) -> DecodedMedia:
     return file
 
 
-def _any(values) -> bool | None:  # type: ignore[no-untyped-def]
+def _any(values: Iterable[bool | None]) -> bool | None:
     known = [value for value in values if value is not None]
     return any(known) if known else None

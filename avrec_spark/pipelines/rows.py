@@ -26,8 +26,8 @@ PARTIAL = "partial"
 TASK_SCHEMA = f"{WORK} string, {c.URI} string, encoders array<string>, {FULL} boolean, {c.ATTEMPTS} int, {c.PART} int"
 
 
-def _columns(table: Table, *without: str) -> dict[str, str]:
-    return {name: kind for name, kind in table.columns.items() if name not in {c.ITEM_ID, *without}}
+def _columns(table: Table) -> dict[str, str]:
+    return {name: kind for name, kind in table.columns.items() if name != c.ITEM_ID}
 
 
 MEDIA = _columns(tables.MEDIA)
