@@ -18,10 +18,10 @@ def main(path: Path) -> None:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     with Describer(FeatureSettings(), ENCODERS) as describer:
         tasks = [Task(str(file), str(file), ENCODERS) for file in files]
-        first = [one.media for one in describer.describe(tasks)]
-        statuses = {media.status for media in first}
-        for file, media in zip(files, first, strict=True):
-            later = (Task(str(file), str(file), ENCODERS, part=part) for part in range(1, media.parts))
+        first = [(one.media.status, one.media.parts) for one in describer.describe(tasks)]
+        statuses = {status for status, _ in first}
+        for file, (_, parts) in zip(files, first, strict=True):
+            later = (Task(str(file), str(file), ENCODERS, part=part) for part in range(1, parts))
             statuses |= {one.media.status for one in describer.describe(later)}
         peak = {"worker": _peak("self"), "decoder": _peak(str(describer.pid))}
     if statuses != {"ok"}:

@@ -114,7 +114,7 @@ class LoudnessMeter:
         filtered, self._state = sosfilt(self._sos, samples, axis=1, zi=self._state)
         self._state[np.abs(self._state) < _TINY] = 0.0  # denormal numbers make the filter crawl
         np.square(filtered, out=filtered)
-        self._count_silence(edges, np.add.reduceat(np.square(samples).sum(axis=0, dtype=float), offsets))
+        self._count_silence(edges, np.add.reduceat(np.einsum("cn,cn->n", samples, samples), offsets, dtype=float))
         self._count_loudness(edges, np.add.reduceat(self._weights @ filtered, offsets))
 
     def _is_own(self, first_samples: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.bool_]:

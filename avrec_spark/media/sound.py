@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
@@ -19,6 +20,7 @@ from avrec_spark.media.span import CONTEXT_SECONDS, Span, packet_end, packet_sta
 
 # A decoder needs a packet or two before it is in step.
 _PRIMING = 0.25
+_GATHERED_SECONDS = 1.0
 
 
 class SoundReader:
@@ -37,6 +39,8 @@ class SoundReader:
         self._rate = limits.sample_rate
         self._first: float | None = None  # when the first decoded sample was heard, in seconds of the file
         self._pieces: list[NDArray[np.float32]] = []
+        self._fifo: AudioFifo | None = None
+        self._format: tuple[str, str, int] | None = None  # of what waits in the fifo
         self._mono = self._resampler("mono", limits.sample_rate)
         self._planar: AudioResampler | None = None
         self._measured = (0, 0)  # rate and channels of what the meter gets
@@ -56,6 +60,7 @@ class SoundReader:
     def finish(self) -> Sound:
         """The samples of the span and its context; call once, after the last packet."""
         self._decode(None)
+        self._pass_on()
         self._keep(self._resampled(self._mono, None))
         samples = np.concatenate([np.empty(0, np.float32), *self._pieces])
         self._pieces = []
@@ -96,6 +101,23 @@ class SoundReader:
         for frame in frames:
             if self._first is None:
                 self._first = self._heard(frame, packet)
+            self._gather(frame)
+
+    def _gather(self, frame: AudioFrame) -> None:
+        """Frames have a thousand samples or so: one by one, the calls would cost more than the work."""
+        kind = frame.format.name, frame.layout.name, frame.rate
+        if self._fifo is None or kind != self._format:
+            self._pass_on()
+            self._fifo, self._format = AudioFifo(), kind
+        frame.pts = None  # a fifo refuses gaps
+        self._fifo.write(frame)
+        if self._fifo.samples >= frame.rate * _GATHERED_SECONDS:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Hand what was gathered to the meter and to the resampler."""
+        frame = self._fifo.read() if self._fifo else None
+        if frame is not None:
             self._measure(frame)
             self._keep(self._resampled(self._mono, frame))
 

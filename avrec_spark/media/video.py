@@ -146,6 +146,8 @@ class VideoReader:
             taken.decoded += self._finder.decoded
         taken.variable_frame_rate = self._rate.variable()
         self._choose()
+        # It refers back to this reader; a cycle would keep all pictures until the garbage collector comes by.
+        del self._finder
         return taken
 
     def _expected_seconds(self) -> float:
