@@ -56,17 +56,20 @@ class Lakehouse:
         """The table, now or as of a version. Raises `MissingTableError` where no job has written it."""
         if not self.exists(table):
             raise MissingTableError(table.full_name, self.root, table.writer)
-        reader = self.spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return reader.load(self.table_path(table))
+        return self._load(table, version)
 
     def read_or_empty(self, table: Table) -> DataFrame:
         """The table, or no rows with its columns (ids as strings) where it does not exist yet."""
         if self.exists(table):
-            return self.read(table)
+            return self._load(table)
         schema = ", ".join(f"`{name}` {'string' if kind == ID else kind}" for name, kind in table.columns.items())
         return self.spark.createDataFrame([], schema)
+
+    def _load(self, table: Table, version: int | None = None) -> DataFrame:
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(self.table_path(table))
 
     def version(self, table: Table) -> int | None:
         """The latest Delta version; None where the table does not exist.
@@ -138,7 +141,7 @@ class Lakehouse:
 
     def _conform(self, table: Table, frame: DataFrame) -> DataFrame:
         """The table's columns in order and type; absent ones are null, ids keep their kind (integer or string)."""
-        existing = dict(self.read(table).dtypes) if self.exists(table) else {}
+        existing = dict(self._load(table).dtypes) if self.exists(table) else {}
 
         def column(name: str, kind: str) -> Column:
             if name not in frame.columns:

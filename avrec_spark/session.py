@@ -31,6 +31,8 @@ COMMON = {
 EMBEDDED = {
     "spark.sql.shuffle.partitions": "4",
     "spark.databricks.delta.snapshotPartitions": "2",
+    # To find files that a filter rules out takes a Spark job a table and query: more than reading them from one disk.
+    "spark.databricks.delta.stats.skipping": "false",
     # A run has some hundreds of generated classes; with the default of 100 all are compiled again in each run.
     "spark.sql.codegen.cache.maxEntries": "2000",
     "spark.ui.enabled": "false",

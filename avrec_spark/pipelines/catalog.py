@@ -39,7 +39,7 @@ def run(context: Context) -> Counts:
     quarantined = context.quarantine(refused)
     catalog = _with_files(context, listed)
     if _DERIVED in catalog.columns:
-        catalog = _with_kept_ids(context, catalog)
+        catalog = _with_kept_ids(context, catalog, listed)
     context.lakehouse.replace(tables.CATALOG, _with_gone(context, catalog))
     written = context.lakehouse.read(tables.CATALOG)
     context.lakehouse.replace(tables.ITEMS, _items(written))
@@ -189,7 +189,7 @@ def _stat_one(
         return uri, *found, None, tables.PRESENT
 
 
-def _with_kept_ids(context: Context, catalog: DataFrame) -> DataFrame:
+def _with_kept_ids(context: Context, catalog: DataFrame, listed: DataFrame) -> DataFrame:
     """Derived ids, except where an item of an earlier run is the same: by its place, or by content when it was renamed.
 
     So an edited file keeps its id, and a renamed one keeps id, features and behaviour.
@@ -200,7 +200,7 @@ def _with_kept_ids(context: Context, catalog: DataFrame) -> DataFrame:
     there = there.select(c.URI, F.col(c.CONTENT_HASH).alias("hash"), F.col(c.ITEM_ID).alias("kept"))
     at_home = there.select(c.URI, F.col("kept").alias("by_place")).dropDuplicates([c.URI])
     # Of several copies the first in order takes the first id, and so on.
-    lost = there.join(catalog.select(c.URI), c.URI, "left_anti")
+    lost = there.join(listed.select(c.URI), c.URI, "left_anti")
     lost = lost.withColumn("nth", F.expr(f"row_number() OVER (PARTITION BY hash ORDER BY {c.URI})"))
     placed = catalog.join(at_home, c.URI, "left")
     placed = placed.withColumn(

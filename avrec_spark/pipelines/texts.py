@@ -34,7 +34,7 @@ def encode_new(context: Context) -> int:
 
 
 def _encode_with(context: Context, texts: DataFrame, encoder: Encoder[Any]) -> int:
-    new = _without_encoded(context, texts, encoder).persist()
+    new = _without_encoded(context, texts, encoder)
     found = new.agg(F.count("*"), F.count(c.ENCODER)).first()
     count, known = (found[0], found[1]) if found is not None else (0, 0)
     if count:
@@ -46,7 +46,6 @@ def _encode_with(context: Context, texts: DataFrame, encoder: Encoder[Any]) -> i
         )
         write = context.lakehouse.merge if known else context.lakehouse.append
         write(tables.ITEM_FEATURES, rows)
-    new.unpersist()
     return int(count)
 
 
