@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
 
-.PHONY: help setup airflow data demo test test-slow lint bench bench-media clean
+.PHONY: help setup airflow data demo test test-slow lint bench bench-media bench-topk clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -41,6 +41,10 @@ bench: setup data  ## measure everything, and write docs/benchmarks.md (most of 
 
 bench-media: setup data  ## measure media to features, and write its section of docs/benchmarks.md
 	$(BIN)/python -m benchmarks media-pool media-pass media-incremental media-memory media-cnn media-size
+
+bench-topk: setup  ## measure the top-K engine against MLlib and implicit, and write its section of docs/benchmarks.md
+	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt implicit
+	$(BIN)/python -m benchmarks topk
 
 clean:  ## remove environments, caches and what runs left behind
 	rm -rf .venv .venv-airflow .cache build dist *.egg-info lakehouse spark-warehouse mlruns

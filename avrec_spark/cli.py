@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -91,29 +91,50 @@ def inspect(
 def evaluate(
     train: Annotated[Path, typer.Option(help="Interactions: Parquet, CSV or a Delta table.")],
     test: Annotated[Path, typer.Option(help="Interactions that were held out.")],
-    model: Model,
+    model: Annotated[list[str], typer.Option(help="A model of the registry; several are compared, paired by user.")],
     out: Out,
     validation: Annotated[Optional[Path], typer.Option(help="Held out for choosing settings.")] = None,
     item_features: Annotated[Optional[list[str]], typer.Option(metavar="NAME=FILE")] = None,
-    parameters: Parameters = None,
+    parameters: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="[MODEL.]KEY=VALUE", help="A parameter of the model, or of one of them."),
+    ] = None,
     k: Annotated[Optional[list[int]], typer.Option("-k", help="Cut-off; may be repeated.")] = None,
+    reference: Annotated[Optional[str], typer.Option(help="Compared with; default: the first model.")] = None,
+    categories: Annotated[Optional[Path], typer.Option(help="File of item_id, categories: for calibration.")] = None,
+    groups: Annotated[Optional[Path], typer.Option(help="File of item_id, group: for exposure fairness.")] = None,
+    segments: Annotated[Optional[Path], typer.Option(help="File of user_id, segment: figures of each.")] = None,
+    executor: Annotated[str, typer.Option(help="numpy or spark.")] = "numpy",
 ) -> None:
-    """Fit a model on one file of interactions and evaluate it on another."""
-    from avrec_spark.evaluation import commands
+    """Fit models on one file of interactions and evaluate them on another."""
+    from rich.console import Console
+
+    from avrec_spark.evaluation import commands, comparison
 
     def action() -> None:
         features = dict(_pair(text, "--item-features") for text in item_features or ())
-        metrics = commands.run_evaluate(
-            train=train,
-            test=test,
-            validation=validation,
-            item_features={name: Path(file) for name, file in features.items()},
-            model=model,
-            parameters=_parameters(parameters),
-            ks=tuple(k or (10,)),
-            out=out,
-        )
-        typer.echo(_table(metrics))
+        given = {"categories": categories, "groups": groups, "segments": segments}
+        files: dict[str, Any] = {
+            "train": train,
+            "test": test,
+            "validation": validation,
+            "item_features": {name: Path(file) for name, file in features.items()},
+            "knowledge": {name: path for name, path in given.items() if path is not None},
+            "executor": executor,
+        }
+        values, ks = _by_model(model, _parameters(parameters)), tuple(k or (10,))
+        # Tables are as wide as they are where nobody sees them on a terminal.
+        console = Console(width=None if Console().is_terminal else 200)
+        if len(model) == 1:
+            metrics = commands.run_evaluate(model=model[0], parameters=values[model[0]], ks=ks, out=out, **files)
+            console.print(comparison.metrics_table({model[0]: metrics}))
+            return
+        found, compared = comparison.run_comparison(model, values, ks, out, reference, **files)
+        console.print(comparison.metrics_table(found))
+        console.print()
+        console.print(comparison.comparison_table(compared, reference or model[0]))
+        for warning in comparison.warnings(compared):
+            console.print(f"Warning: {warning}", markup=False)
 
     _exit(action)
 
@@ -137,6 +158,44 @@ def yardstick(
             name=name, model=model, data=data, out=out, executor=executor, parameters=_parameters(parameters)
         )
         typer.echo(_table(metrics))
+
+    _exit(action)
+
+
+@app.command()
+def tune(
+    model: Model,
+    out: Annotated[
+        Path, typer.Option(help="File for the chosen settings, e.g. tuned.yaml; train takes it by --config.")
+    ],
+    trials: Annotated[int, typer.Option(help="Trials in all; those of an interrupted search count.")] = 30,
+    yardstick: Annotated[Optional[str], typer.Option(help="Search on this protocol's validation part.")] = None,
+    config_file: Annotated[
+        Optional[Path], typer.Option("--config", help="Or on the latest snapshot of these settings.")
+    ] = None,
+    data: Annotated[Optional[Path], typer.Option(help="Folder of the protocol's data.")] = None,
+    parts: Annotated[int, typer.Option(min=1, help="Validation parts of the protocol to average over.")] = 1,
+    metric: Annotated[
+        Optional[str], typer.Option(help="What to maximise; default: the protocol's, or promotion's.")
+    ] = None,
+    parameters: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A model parameter that is not searched.")
+    ] = None,
+) -> None:
+    """Search a model's settings on validation; test is never looked at. The same command again goes on."""
+    from avrec_spark.pipelines import tune as tuning
+
+    def action() -> None:
+        if (yardstick is None) == (config_file is None):
+            raise UsageError("Say where to search.", "Give one of --yardstick and --config.")
+        request = tuning.Request(model, trials, out, _parameters(parameters), metric)
+        if yardstick is not None:
+            found = tuning.on_yardstick(request, yardstick, data, parts)
+        else:
+            found = tuning.on_snapshot(request, config.load(config_file))
+        typer.echo(f"{found.metric} {found.value:.4f} on validation, {found.trials} trials, {found.pruned} cut short")
+        typer.echo(" ".join(f"--set {name}={json.dumps(value)}" for name, value in found.parameters.items()))
+        typer.echo(f"Settings: {out.resolve()}")
 
     _exit(action)
 
@@ -193,6 +252,18 @@ def _parameters(pairs: list[str] | None) -> dict[str, object]:
             return text
 
     return {name: parse(value) for name, value in (_pair(text, "--set") for text in pairs or ())}
+
+
+def _by_model(models: list[str], parameters: dict[str, object]) -> dict[str, dict[str, object]]:
+    """Parameters of each model: those under its name, `MODEL.KEY`, and those under none, which are of all."""
+    found: dict[str, dict[str, object]] = {model: {} for model in models}
+    for key, value in parameters.items():
+        owner, dot, name = key.partition(".")
+        if dot and owner not in found:
+            raise UsageError(f"--set {key} is of the model {owner}, which is not evaluated.", f"Add --model {owner}.")
+        for model in [owner] if dot else models:
+            found[model][name if dot else key] = value
+    return found
 
 
 def _table(metrics: dict[str, dict[str, float]]) -> str:

@@ -12,10 +12,18 @@ TIMESTAMP = "timestamp"
 EVENT_ID = "event_id"
 EVENT_TYPE = "event_type"
 WATCH_SECONDS = "watch_seconds"
+WATCH_RATIO = "watch_ratio"
 RATING = "rating"
 WEIGHT = "weight"
 PLATFORM = "platform"
+DEVICE = "device"
 SESSION_ID = "session_id"
+ADDRESS = "address"
+# Of an impression: the list that was shown, the place in it, whose policy made it and how likely that was.
+LIST_ID = "list_id"
+POSITION = "position"
+EXPERIMENT_ARM = "experiment_arm"
+PROPENSITY = "propensity"
 SOURCE = "source"
 ROW = "row"
 ARRIVED_AT = "arrived_at"
@@ -93,6 +101,16 @@ MEAN = "mean"
 LOW = "low"
 HIGH = "high"
 FOLD = "fold"
+GROUP = "group"
+LABEL = "label"
+# Of a logged impression: what followed it, and what another policy would have done.
+CLICKED = "clicked"
+CONVERTED = "converted"
+SATISFACTION = "satisfaction"
+REWARD = "reward"
+TARGET_PROPENSITY = "target_propensity"
+EXPECTED_REWARD = "expected_reward"
+EXPECTED_VALUE = "expected_value"
 
 # Operations.
 RUN_ID = "run_id"
@@ -102,6 +120,11 @@ ORIGINAL = "original"
 RECORDED_AT = "recorded_at"
 
 # Composites.
+# What an event may say, under our names.
+EVENT_FIELDS = (
+    *(USER_ID, ITEM_ID, EVENT_TYPE, TIMESTAMP, EVENT_ID, WATCH_SECONDS, DURATION, RATING),
+    *(PLATFORM, DEVICE, SESSION_ID, ADDRESS, LIST_ID, POSITION, EXPERIMENT_ARM, PROPENSITY),
+)
 INTERACTIONS = (USER_ID, ITEM_ID, TIMESTAMP, WEIGHT)
 RECOMMENDATIONS = (USER_ID, ITEM_ID, RANK, SCORE)
 FEATURE_KEY = (ITEM_ID, MODALITY, ENCODER, ENCODER_VERSION)

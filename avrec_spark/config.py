@@ -11,11 +11,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from avrec_spark.columns import EVENT_FIELDS
 from avrec_spark.errors import SettingsError, UsageError, closest
 
 ENVIRONMENT_PREFIX = "AVREC_"
@@ -36,10 +37,51 @@ class CatalogSettings(Section):
     )
 
 
+class DefenceSettings(Section):
+    """What is too much for a person, or for honest people together; docs/events.md says how each was set."""
+
+    enabled: bool = True
+    max_events_per_minute: int = Field(100, ge=1, description="acts of one user; impressions are not counted")
+    max_events_per_hour: int = Field(1_000, ge=1)
+    max_events_per_day: int = Field(5_000, ge=1)
+    regular_intervals: int = Field(30, ge=2, description="intervals that a user must have to be judged by them")
+    regular_share: float = Field(0.9, gt=0, le=1, description="refused from this share of intervals near the median")
+    regular_tolerance: float = Field(0.05, ge=0, lt=1, description="near: within this share of the median")
+    max_repeats_per_day: int = Field(200, ge=1, description="acts of one user on one item; those beyond are refused")
+    address_users: int = Field(10, ge=2, description="users of one address on one item in a day, from which …")
+    address_share: float = Field(0.5, gt=0, le=1, description="… they are refused if they are this share of its users")
+    flood_users: int = Field(8, ge=2, description="users new that day on one item in a day, from which …")
+    flood_factor: float = Field(10.0, gt=1, description="… they are refused if they are so many times the expected")
+    flood_grace_days: int = Field(7, ge=0, description="an item's first days, in which nothing is expected yet")
+
+
+class StreamSettings(Section):
+    files_per_trigger: int = Field(1_000, ge=1, description="files taken into one micro-batch")
+    trigger_seconds: float = Field(60.0, ge=0, description="continuous: time between two micro-batches")
+    stop_after_idle_seconds: float | None = Field(
+        None, gt=0, description="continuous: end when nothing has arrived for so long; null: run until stopped"
+    )
+
+
 class EventSettings(Section):
-    source: str | None = Field(None, description="CSV, JSON lines (.jsonl, .json) or Parquet; a file or a folder")
+    source: str | None = Field(
+        None, description="CSV, JSON lines (.jsonl, .json) or Parquet, a file or a folder; or a Delta table"
+    )
+    format: Literal["csv", "json", "parquet", "delta"] | None = Field(None, description="null: by the files' names")
+    delimiter: str | None = Field(None, min_length=1, description="of CSV files; null: a tab in .tsv, else a comma")
+    mode: Literal["batch", "available-now", "continuous"] = Field(
+        "batch", description="the other two take each file of a folder once, by a checkpoint"
+    )
     columns: dict[str, str] = Field(
-        default_factory=dict, description="our name: your name, where yours differs, e.g. {user_id: uid}"
+        default_factory=dict,
+        description="our name: your name, where yours differs, e.g. {user_id: uid, device: client.device}",
+    )
+    constants: dict[str, str] = Field(
+        default_factory=dict, description="our name: value, where yours has no such column, e.g. {event_type: rating}"
+    )
+    values: dict[str, dict[str, str]] = Field(
+        default_factory=dict,
+        description="our name: {your value: our value}, e.g. {event_type: {play: view, heart: like}}",
     )
     weights: dict[str, float] = Field(
         default_factory=lambda: {
@@ -61,8 +103,41 @@ class EventSettings(Section):
     completed_seconds: float = Field(
         5.0, gt=0, description="a view counts in full from this many watched seconds, and pro rata below"
     )
+    completed_ratio: float = Field(
+        0.8, gt=0, description="the same as a share of the medium, where its duration is known"
+    )
+    durations: Literal["event", "media"] = Field(
+        "event", description="media: where an event has none, the duration that an earlier features job has found"
+    )
+    best_rating: float = Field(5.0, description="a rating counts in full from here on …")
+    neutral_rating: float = Field(0.0, description="… and not at all up to here")
+    half_life_days: float | None = Field(None, gt=0, description="an event so old counts half; null: age is no matter")
     max_watch_seconds: float = Field(86_400.0, gt=0, description="longer watch times are refused as impossible")
+    max_watch_ratio: float = Field(100.0, gt=0, description="so are more rounds of the medium in one event")
     future_tolerance_seconds: float = Field(300.0, ge=0, description="how far a clock may run ahead of arrival")
+    max_late_days: float | None = Field(None, gt=0, description="later arrivals are refused; null: none is too late")
+    unknown_items: Literal["quarantine", "accept"] = Field(
+        "quarantine", description="events on items that the catalogue, where there is one, does not list"
+    )
+    users: str | None = Field(
+        None, description="CSV or Parquet list with a column user_id; events of others are refused; null: all are known"
+    )
+    defences: DefenceSettings = DefenceSettings()
+    stream: StreamSettings = StreamSettings()
+
+    @field_validator("columns", "constants", "values")
+    @classmethod
+    def _ours(cls, named: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(named) - set(EVENT_FIELDS))
+        if unknown:
+            raise ValueError(f"{unknown[0]} is no column of an event (there are {', '.join(EVENT_FIELDS)})")
+        return named
+
+    @model_validator(mode="after")
+    def _ratings_ascend(self) -> Self:
+        if self.neutral_rating >= self.best_rating:
+            raise ValueError("neutral_rating must be below best_rating")
+        return self
 
 
 class LakehouseSettings(Section):
@@ -117,11 +192,22 @@ class FeatureSettings(Section):
 
 
 class SnapshotSettings(Section):
-    split: Literal["time", "random"] = Field("time", description="hold out each user's latest, or random, items")
+    split: Literal["time", "random", "random-item", "last-out", "global-time", "cold-item", "cold-user", "k-fold"] = (
+        Field("time", description="what is held out; avrec_spark.dataset.splits says what each of them means")
+    )
     validation_share: float = Field(0.1, gt=0, lt=0.5)
     test_share: float = Field(0.2, gt=0, lt=0.5)
+    last_n: int = Field(1, ge=1, description="last-out: rows a user in validation, and in test")
+    folds: int = Field(5, ge=3, description="k-fold: number of parts")
+    fold: int = Field(0, ge=0, description="k-fold: the part that is test, from 0; the next one is validation")
     seed: int = 42
     row_groups: int = Field(8, ge=1, description="row groups of the training part; at least one a rank")
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> SnapshotSettings:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} is none of {self.folds} folds, which count from 0")
+        return self
 
 
 class TrainSettings(Section):
@@ -129,9 +215,18 @@ class TrainSettings(Section):
     parameters: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="model: {parameter: value}, over the model's own defaults"
     )
-    launcher: Literal["horovod", "in-process"] = "horovod"
+    launcher: Literal["horovod", "ddp", "in-process"] = "horovod"
     workers: int = Field(2, ge=1, description="ranks, each in its own Spark task slot")
     start_timeout_seconds: int = Field(60, ge=1)
+    checkpoint_every_steps: int = Field(
+        1000, ge=0, description="a killed run goes on from the last checkpoint when it is run again; 0: none"
+    )
+    scale_with_ranks: bool = Field(
+        False, description="batch_size is of one rank, and the learning rate grows with the ranks; else of all together"
+    )
+    warmup_steps: int = Field(0, ge=0, description="over which the learning rate rises to its value")
+    lazy_embeddings: bool = Field(False, description="move only the rows that a step touches: for very large tables")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the forward pass")
     seed: int = 42
 
 

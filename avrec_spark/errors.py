@@ -197,6 +197,16 @@ class NoSparkSessionError(UsageError):
         )
 
 
+class FoldInError(UsageError):
+    """A model was asked to take new users or events without a fit, and its users are no function of their history."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The model {model} cannot fold in new users or events: what it knows of a user is learnt in the fit.",
+            "Fit it again with the new interactions, or choose a model that docs/models.md marks as folding in.",
+        )
+
+
 class DecoderStartError(AvrecError):
     """The child process that decodes media could not be started; no file is to blame."""
 

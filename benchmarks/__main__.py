@@ -22,7 +22,9 @@ SECTIONS = {
     "media-cnn": "media:images",
     "media-size": "media:size",
     "shots": "shots:run",
+    "stability": "stability:run",
     "topk": "topk:run",
+    "metrics": "metrics:run",
 }
 LIBRARIES = ("pyspark", "delta-spark", "torch", "horovod", "av", "librosa", "numpy")
 HEAD = """# Benchmarks

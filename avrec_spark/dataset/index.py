@@ -37,12 +37,20 @@ class IdIndex:
         Raises `DataError` where ids are missing, or some are numbers and some are text.
         """
         values = _index(ids)
-        if values.hasnans or values.inferred_type.startswith("mixed"):
-            raise DataError(
-                f"Some ids are missing, or they are not all of one type ({values.inferred_type}).",
-                "Leave rows without an id out, and give all ids of a column as numbers, or all as text.",
-            )
+        _require_one_type(values)
         return cls(np.random.default_rng(seed).permutation(np.sort(values.unique().to_numpy())))
+
+    def extended(self, ids: NDArray[Any]) -> IdIndex:
+        """With further ids behind those it has, which keep their positions. Raises `DataError` as `from_ids` does.
+
+        >>> IdIndex(np.array([7, 5])).extended(np.array([6])).ids.tolist()
+        [7, 5, 6]
+        """
+        if len(ids) == 0:
+            return self
+        values = _index(self.ids).append(_index(ids)) if len(self.ids) else _index(ids)
+        _require_one_type(values)
+        return IdIndex(values.to_numpy())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,6 +62,14 @@ class IdIndex:
     def decode(self, positions: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Ids at positions."""
         return np.asarray(self.ids[positions])
+
+
+def _require_one_type(ids: pd.Index[Any]) -> None:
+    if ids.hasnans or ids.inferred_type.startswith("mixed"):
+        raise DataError(
+            f"Some ids are missing, or they are not all of one type ({ids.inferred_type}).",
+            "Leave rows without an id out, and give all ids of a column as numbers, or all as text.",
+        )
 
 
 def _index(ids: Iterable[Any]) -> pd.Index[Any]:

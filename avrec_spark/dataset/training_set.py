@@ -3,14 +3,17 @@
 | part of a snapshot folder | columns |
 |---|---|
 | train/, validation/, test/ | user_index, item_index, weight, timestamp (epoch seconds) |
+| sequences/, where a model reads it | as train/, in order of user and time; a row group holds whole users |
 | users/, items/ | user_index and user_id; item_index and item_id |
 | features/MODALITY/ | item_index, vector |
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +164,37 @@ class TrainingSet:
             vectors = pa.table({c.ITEM_INDEX: positions, c.VECTOR: list(matrix.values[positions])})
             _write(vectors, folder / "features" / name)
         return replace(self, path=str(path))
+
+    def write_sequences(self, row_groups: int = 8) -> None:
+        """Add the part sequences/ to the snapshot folder, unless it has one: the train part by user, then by time.
+
+        Interactions of one time come in order of their item's index, which is a random one.
+        """
+        assert self.path is not None, "sequences belong to a snapshot: write it first"
+        folder = Path(self.path) / "sequences"
+        if folder.is_dir():
+            return
+        order = np.lexsort((self.item_index, self.timestamp, self.user_index))
+        users = self.user_index[order]
+        table = pa.table(
+            {
+                c.USER_INDEX: users,
+                c.ITEM_INDEX: self.item_index[order],
+                c.WEIGHT: self.weight[order],
+                c.TIMESTAMP: self.timestamp[order],
+            }
+        )
+        starts = np.flatnonzero(np.diff(users, prepend=-1))
+        # Of about equal size, and no user in two of them.
+        wanted = np.arange(1, row_groups) * len(users) // row_groups
+        cuts = np.unique([0, *starts[np.searchsorted(starts, wanted).clip(max=len(starts) - 1)], len(users)])
+        # Ranks must never see half a part.
+        temporary = folder.with_name(f"_sequences-{os.getpid()}")
+        temporary.mkdir()
+        with pq.ParquetWriter(temporary / "part-0.parquet", table.schema) as writer:
+            for start, end in pairwise(cuts):
+                writer.write_table(table.slice(start, end - start), row_group_size=int(end - start))
+        temporary.rename(folder)
 
     def matrix(self) -> csr_matrix:
         """Users × items, weights of repeated pairs summed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,31 +20,50 @@ _MILLISECONDS_FROM = 1e11
 # In the year 2255; pandas counts nanoseconds on the way and ends in 2262.
 _LAST_MICROSECOND = 9e15
 _BASIC_DATE = r"(?:19|20)\d{6}"
+_LAST_POSITION = 2**31 - 1
+
+# What of an event is a number.
+NUMBERS = (c.WATCH_SECONDS, c.DURATION, c.RATING, c.POSITION, c.PROPENSITY)
+_OPTIONAL = (*NUMBERS, c.PLATFORM)
 
 
 def clean(events: pd.DataFrame, settings: EventSettings, now: datetime) -> pd.DataFrame:
     """The same rows in the same order, with typed columns, a weight, and a reason where a row is refused.
 
-    `events` are rows of tables.EVENTS; ids as they came, everything else text as it arrived. `now` has a time zone. The
-    result has `timestamp` as datetime64[us, UTC] and `watch_seconds`, `rating`, `weight` as floats; `reason` and
-    `detail` are None for an accepted row. Where several things are wrong the first of this order is told:
-    broken_record, missing_user, missing_item, unknown_event_type, bad_timestamp, future_time, bad_number,
-    impossible_watch_time.
+    `events` are rows of tables.EVENTS; ids as they came, everything else text as it arrived; optional columns may be
+    absent. A row without `arrived_at` arrives at `now`, which has a time zone. The result has `timestamp` as
+    datetime64[us, UTC] and `NUMBERS`, `watch_ratio` and `weight` as floats; `reason` and `detail` are None for an
+    accepted row. Where several things are wrong the first of this order is told: broken_record, missing_user,
+    missing_item, unknown_event_type, bad_timestamp, future_time, late_time, bad_number, impossible_watch_time,
+    impossible_impression.
     """
+    events = events.assign(**{name: None for name in _OPTIONAL if name not in events})
     times = parse_times(events[c.TIMESTAMP])
-    types = events[c.EVENT_TYPE].astype("string").str.strip().str.lower().fillna("").astype(object)
-    watch, rating = _number(events[c.WATCH_SECONDS]), _number(events[c.RATING])
+    types = _words(events[c.EVENT_TYPE], settings.values.get(c.EVENT_TYPE, {}))
+    platforms = _words(events[c.PLATFORM], settings.values.get(c.PLATFORM, {}))
+    numbers = {name: _number(events[name]) for name in NUMBERS}
+    unreadable = [_unreadable(events[name], numbers[name]) for name in NUMBERS]
+    watch, position, propensity = (numbers[name] for name in (c.WATCH_SECONDS, c.POSITION, c.PROPENSITY))
+    # Clients write 0 for a length that they do not know.
+    numbers[c.DURATION] = numbers[c.DURATION].where(numbers[c.DURATION] > 0)
+    ratio = watch / numbers[c.DURATION]
     lacking = {name: _absent(events[name]) for name in (c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP)}
-    latest = pd.Timestamp(now).tz_convert("UTC") + pd.Timedelta(seconds=settings.future_tolerance_seconds)
+    arrived = _arrived(events, now)
     conditions = {
         reasons.BROKEN_RECORD: np.logical_and.reduce(list(lacking.values())),
         reasons.MISSING_USER: lacking[c.USER_ID],
         reasons.MISSING_ITEM: lacking[c.ITEM_ID],
         reasons.UNKNOWN_EVENT_TYPE: ~types.isin(list(settings.weights)).to_numpy(),
         reasons.BAD_TIMESTAMP: times.isna().to_numpy(),
-        reasons.FUTURE_TIME: (times > latest).to_numpy(),
-        reasons.BAD_NUMBER: _unreadable(events[c.WATCH_SECONDS], watch) | _unreadable(events[c.RATING], rating),
-        reasons.IMPOSSIBLE_WATCH_TIME: ((watch < 0) | (watch > settings.max_watch_seconds)).to_numpy(),
+        reasons.FUTURE_TIME: (times > arrived + pd.Timedelta(seconds=settings.future_tolerance_seconds)).to_numpy(),
+        reasons.LATE_TIME: _late(times, arrived, settings.max_late_days),
+        reasons.BAD_NUMBER: np.logical_or.reduce(unreadable),
+        reasons.IMPOSSIBLE_WATCH_TIME: (
+            (watch < 0) | (watch > settings.max_watch_seconds) | (ratio > settings.max_watch_ratio)
+        ).to_numpy(),
+        reasons.IMPOSSIBLE_IMPRESSION: (
+            (propensity <= 0) | (propensity > 1) | (position < 0) | (position % 1 > 0) | (position > _LAST_POSITION)
+        ).to_numpy(),
     }
     reason: pd.Series[Any] = pd.Series([None] * len(events), index=events.index, dtype=object)
     for name, fails in reversed(conditions.items()):
@@ -51,9 +71,10 @@ def clean(events: pd.DataFrame, settings: EventSettings, now: datetime) -> pd.Da
     judged: dict[str, Any] = {
         c.EVENT_TYPE: types,
         c.TIMESTAMP: times,
-        c.WATCH_SECONDS: watch,
-        c.RATING: rating,
-        c.WEIGHT: weigh(types, watch, rating, settings),
+        c.PLATFORM: platforms.where(platforms != "", None),
+        **numbers,
+        c.WATCH_RATIO: ratio,
+        c.WEIGHT: weigh(types, watch, numbers[c.RATING], settings, numbers[c.DURATION]),
         c.REASON: reason,
         c.DETAIL: reason.map(reasons.SENTENCES.get, na_action="ignore"),
     }
@@ -85,6 +106,28 @@ def parse_times(texts: pd.Series[Any]) -> pd.Series[Any]:
     left = words[from_words.isna() & words.notna()]
     times = from_numbers.astype("datetime64[us, UTC]").fillna(from_words)
     return times.fillna(left.map(_far_time).astype("datetime64[us, UTC]").reindex(times.index))
+
+
+def _arrived(events: pd.DataFrame, now: datetime) -> pd.Series[Any]:
+    """When each event came: as recorded, so that a verdict stays the same in every later run; else now."""
+    moment = pd.Timestamp(now).tz_convert("UTC")
+    if c.ARRIVED_AT not in events:
+        return pd.Series(moment, index=events.index)
+    return pd.to_datetime(events[c.ARRIVED_AT], utc=True).fillna(moment)
+
+
+def _late(times: pd.Series[Any], arrived: pd.Series[Any], max_days: float | None) -> NDArray[np.bool_]:
+    if max_days is None:
+        return np.zeros(len(times), bool)
+    return (times < arrived - pd.Timedelta(days=max_days)).to_numpy()
+
+
+def _words(texts: pd.Series[Any], values: Mapping[str, str]) -> pd.Series[Any]:
+    """Lower-case words joined by _, or what `values` (theirs: ours) says for them; "" where there is none."""
+    plain = texts.astype("string").str.strip().str.lower().fillna("").astype(object)
+    words = plain.astype("string").str.replace(r"[\s-]+", "_", regex=True).astype(object)
+    ours = {str(theirs).strip().lower(): word for theirs, word in values.items()}
+    return plain.map(ours).astype(object).where(plain.isin(list(ours)), words)
 
 
 def _far_time(text: str) -> datetime | None:

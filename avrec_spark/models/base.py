@@ -1,30 +1,34 @@
 """The recommender port: a model is what turns a training set into score sources; everything else is here.
 
 The public methods validate, map ids, remove what was seen and apply the cold policy (users without history get the
-popular list); a subclass implements `_fit` and says its parameters in its constructor.
+popular list); a subclass implements `_fit` and says its parameters in its constructor. A model whose users are a
+function of their history also implements `_left`, and can fold in new users and new events without a new fit.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from avrec_spark import columns as c
 from avrec_spark.dataset.index import IdIndex
 from avrec_spark.dataset.training_set import TrainingSet
-from avrec_spark.errors import DataError, UsageError
-from avrec_spark.recommend.topk import ScoreSource, top_k
+from avrec_spark.errors import DataError, FoldInError, SettingsError, UsageError
+from avrec_spark.models.histories import Histories
+from avrec_spark.recommend.topk import Matrix, ScoreSource, top_k
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Recommender(ABC):
@@ -34,8 +38,6 @@ class Recommender(ABC):
     """
 
     name: ClassVar[str]
-    # Whether fitting runs on Spark, so that a command knows to start a session.
-    needs_spark: ClassVar[bool] = False
     history: list[dict[str, float]]
 
     users: IdIndex
@@ -44,6 +46,15 @@ class Recommender(ABC):
     @abstractmethod
     def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
         """The mathematics: what scores users × items."""
+
+    def _left(self, histories: Histories) -> list[Matrix]:
+        """The left side of each score source for these histories, items as fitted; a model that cannot says so."""
+        raise FoldInError(self.name)
+
+    @property
+    def needs_spark(self) -> bool:
+        """Whether fitting runs on Spark, so that a command knows to start a session."""
+        return False
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -65,10 +76,69 @@ class Recommender(ABC):
             )
         self.history = []
         self.users, self.items = training_set.users, training_set.items
-        self._seen = training_set.matrix().astype(bool)
+        self._histories = Histories.of(training_set)
+        self._fitted_users = len(training_set.users)
+        self._now = float(training_set.timestamp.max())
+        self._seen = self._histories.taken()
         self._popularity = np.asarray(self._seen.sum(axis=0), np.float32).ravel()
         self._sources = self._fit(training_set)
         return self
+
+    # -- fold in -----------------------------------------------------------------------------------------------------
+
+    def fold_in(self, interactions: pd.DataFrame) -> Self:
+        """A copy that also counts these interactions, of users it knows and of new ones, without a new fit.
+
+        Columns as in `fit`. What the fit learnt of items stays, also their popularity; the users' side is computed
+        anew from their whole history. So the result is that of a new fit where the interactions would not have changed
+        the item side. Interactions with items that the fit did not know say nothing and are left out.
+
+        Raises `FoldInError` for a model whose users are no function of their history, and what `fit` raises.
+        """
+        added = TrainingSet.from_frames(interactions)
+        strangers = added.users.ids[self.users.encode(added.users.ids) < 0]
+        folded = copy.copy(self)
+        folded.users = self.users.extended(strangers)
+        item = self.items.encode(added.items.ids)[added.item_index]
+        known = item >= 0
+        user = folded.users.encode(added.users.ids)[added.user_index][known]
+        n_users = len(folded.users)
+        folded._histories = self._histories.plus(
+            user, item[known], added.weight[known], added.timestamp[known], n_users
+        )
+        folded._seen = folded._histories.taken()
+        touched = np.unique(user)
+        histories = folded._histories.of_users(touched, self._fitted_users)
+        lefts = self._left(histories) if len(touched) else [source.left[:0] for source in self._sources]
+        folded._sources = [
+            replace(source, left=_with_rows(source.left, n_users, touched, left))
+            for source, left in zip(self._sources, lefts, strict=True)
+        ]
+        return folded
+
+    def recommend_for_history(self, histories: Sequence[Sequence[Any]], k: int, **options: Any) -> pd.DataFrame:
+        """What `recommend` gives users of whom only this is known: item ids in order of time, the latest last.
+
+        user_id is the position in `histories`. The events count as a second apart, the last of them at the latest time
+        that the fit has seen. An empty history, or one of unknown items only, gets the most popular items. `options`
+        are those of `recommend`; raises what `fold_in` raises.
+        """
+        lengths = np.array([len(part) for part in histories], np.int64)
+        number = np.repeat(np.arange(len(histories)), lengths)
+        age = np.cumsum(lengths)[number] - 1 - np.arange(len(number))
+        items = np.concatenate([np.asarray(part) for part in histories if len(part)] or [self.items.ids[:0]])
+        events = pd.DataFrame({c.USER_ID: number, c.ITEM_ID: items, c.TIMESTAMP: self._now - age})
+        return self._without_users().fold_in(events).recommend(np.arange(len(histories)), k, **options)
+
+    def _without_users(self) -> Self:
+        """The items' side alone."""
+        empty = copy.copy(self)
+        nobody = np.empty(0, np.int64)
+        empty.users = IdIndex(nobody)
+        empty._fitted_users = 0
+        empty._histories = self._histories.of_users(nobody, 0)
+        empty._sources = [replace(source, left=source.left[:0]) for source in self._sources]
+        return empty
 
     # -- recommend ---------------------------------------------------------------------------------------------------
 
@@ -142,11 +212,8 @@ class Recommender(ABC):
 
         For history sources the one that contributes most to the score, for factors the most similar one.
         """
-        source = self._sources[0]
         user_index, item_index = self.users.encode(users), self.items.encode(items)
         reasons: list[Any] = [None] * len(user_index)
-        if source.kind == "constant":
-            return reasons
         known = np.flatnonzero((user_index >= 0) & (item_index >= 0))
         known = known[np.argsort(user_index[known], kind="stable")]
         for rows in np.split(known, np.flatnonzero(np.diff(user_index[known])) + 1):
@@ -156,10 +223,17 @@ class Recommender(ABC):
             past = self._seen.indices[self._seen.indptr[user] : self._seen.indptr[user + 1]]
             if len(past) == 0:
                 continue
-            strength = source.influence(user, past, item_index[rows])
+            strength = self._influence(user, past, item_index[rows])
+            if strength is None:
+                break
             for row, best, value in zip(rows, strength.argmax(axis=0), strength.max(axis=0), strict=True):
                 reasons[row] = self.items.ids[past[best]] if value > 0 else None
         return reasons
+
+    def _influence(self, user: int, past: NDArray[Any], items: NDArray[Any]) -> NDArray[np.float32] | None:
+        """float32[past, items]: how much each item of a user's past speaks for each item; None: it cannot be said."""
+        source = self._sources[0]
+        return None if source.kind == "constant" else source.influence(user, past, items)
 
     # -- save and load -----------------------------------------------------------------------------------------------
 
@@ -170,13 +244,24 @@ class Recommender(ABC):
     def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:
         """Take back what `_extra` gave."""
 
+    def _stored_sources(self) -> list[ScoreSource]:
+        """The score sources to keep; fewer where `_restore_parts` makes them anew."""
+        return self._sources
+
+    def _save_parts(self, folder: Path) -> None:
+        """Write what is neither an array nor a parameter: the models that a model is made of."""
+
+    def _restore_parts(self, folder: Path) -> None:
+        """Take back what `_save_parts` wrote; everything else is there already."""
+
     def save(self, folder: str | Path) -> None:
         """Write model.json and arrays.npz; no code is pickled."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         arrays = {"users": _plain(self.users.ids), "items": _plain(self.items.ids), "popularity": self._popularity}
-        arrays |= _pack("seen", self._seen)
-        for number, source in enumerate(self._sources):
+        arrays |= {f"event.{name}": value for name, value in self._histories.arrays().items()}
+        sources = self._stored_sources()
+        for number, source in enumerate(sources):
             arrays |= _pack(f"left{number}", source.left) | _pack(f"right{number}", source.right)
         arrays |= {f"extra.{name}": value for name, value in self._extra().items()}
         np.savez(target / "arrays.npz", **arrays)
@@ -185,9 +270,12 @@ class Recommender(ABC):
             "model": self.name,
             "parameters": self.parameters,
             "history": self.history,
-            "sources": [{"kind": source.kind, "weight": source.weight} for source in self._sources],
+            "now": self._now,
+            "fitted_users": self._fitted_users,
+            "sources": [{"kind": source.kind, "weight": source.weight} for source in sources],
         }
         (target / "model.json").write_text(json.dumps(about, indent=2, default=str), encoding="utf-8")
+        self._save_parts(target)
 
     @staticmethod
     def load(folder: str | Path) -> Recommender:
@@ -205,21 +293,47 @@ class Recommender(ABC):
             )
         model = registry.create(about["model"], **about["parameters"])
         with np.load(source / "arrays.npz") as arrays:
-            model.history = about["history"]
+            model.history, model._now, model._fitted_users = about["history"], about["now"], about["fitted_users"]
             model.users, model.items = IdIndex(arrays["users"]), IdIndex(arrays["items"])
-            model._popularity, model._seen = arrays["popularity"], _unpack("seen", arrays)
+            model._popularity = arrays["popularity"]
+            model._histories = Histories.restored(_part("event.", arrays))
+            model._seen = model._histories.taken()
             model._sources = [
                 ScoreSource(_unpack(f"left{n}", arrays), _unpack(f"right{n}", arrays), **said)
                 for n, said in enumerate(about["sources"])
             ]
-            extra = {name.removeprefix("extra."): arrays[name] for name in arrays.files if name.startswith("extra.")}
+            extra = _part("extra.", arrays)
         model._restore(extra)
+        model._restore_parts(source)
         return model
+
+
+def choice(setting: str, value: str, choices: Sequence[str]) -> str:
+    """The value, where it is one of the choices; raises `SettingsError` where it is none."""
+    if value not in choices:
+        raise SettingsError(f"{setting} cannot be {value!r}.", f"Choose of {', '.join(choices)}.")
+    return value
 
 
 def _plain(ids: NDArray[Any]) -> NDArray[Any]:
     """Ids without Python objects, so that they can be stored without pickle."""
     return ids.astype(str) if ids.dtype == object else ids
+
+
+def _part(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays whose name begins with that, by the rest of their names."""
+    return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
+
+def _with_rows(matrix: Matrix, n_rows: int, at: NDArray[np.int64], rows: Matrix) -> Matrix:
+    """The matrix with `n_rows` rows, those `at` replaced by `rows`; further ones are zero."""
+    nothing = matrix.shape[0] + rows.shape[0]
+    order = np.full(n_rows, nothing)
+    order[: matrix.shape[0]] = np.arange(matrix.shape[0])
+    order[at] = matrix.shape[0] + np.arange(rows.shape[0])
+    if isinstance(matrix, np.ndarray):
+        return np.concatenate([matrix, rows, np.zeros((1, matrix.shape[1]), np.float32)])[order]
+    return csr_matrix(vstack([matrix, rows, csr_matrix((1, matrix.shape[1]), dtype=np.float32)], format="csr")[order])
 
 
 def _pack(name: str, matrix: NDArray[Any] | csr_matrix) -> dict[str, NDArray[Any]]:

@@ -1,13 +1,17 @@
-"""Matrix factorisation trained with a softmax over items."""
+"""Matrix factorisation trained to rank: by a softmax over items, or by pairs of items."""
 
 from __future__ import annotations
+
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avrec_spark.dataset.training_set import TrainingSet
+from avrec_spark.models.base import choice
 from avrec_spark.models.torch_model import TorchRecommender, embedding
+from avrec_spark.training.losses import Loss
 
 
 class FactorModule(nn.Module):
@@ -36,10 +40,18 @@ class FactorModule(nn.Module):
 
 
 class MatrixFactorisation(TorchRecommender):
-    """Scores p_u · q_i + b_i, trained to give each interaction's item a high softmax probability.
+    """Scores p_u · q_i + b_i.
+
+    Loss `softmax` gives each interaction's item a high softmax probability among all items, beyond
+    `full_softmax_items` among sampled ones; `bpr` sets it above `negatives` random items that the user has not touched.
+    Scores are divided by `temperature` first.
+
+    Needs interactions only; weights scale the loss. Users without history get the popular list, and new users or
+    events want a new fit. Costs interactions × items × dimension an epoch for the softmax, and interactions × negatives
+    × dimension for the pairs.
 
     Source: the matrix factorisation of Koren, Bell and Volinsky 2009 with the sampled softmax of Bengio and Senécal
-    2008 in place of the squared error.
+    2008, or with the Bayesian personalised ranking of Rendle et al. 2009, in place of the squared error.
     """
 
     name = "mf"
@@ -51,6 +63,10 @@ class MatrixFactorisation(TorchRecommender):
         *,
         dimension: int = 64,
         dropout: float = 0.5,
+        loss: str = "softmax",
+        negatives: int = 1,
+        temperature: float = 1.0,
+        full_softmax_items: int = 4096,
         epochs: int = 40,
         batch_size: int = 1024,
         learning_rate: float = 0.01,
@@ -60,6 +76,10 @@ class MatrixFactorisation(TorchRecommender):
     ) -> None:
         self.dimension = dimension
         self.dropout = dropout
+        self.loss = choice("The parameter loss of the model mf", loss, get_args(Loss))
+        self.negatives = negatives
+        self.temperature = temperature
+        self.full_softmax_items = full_softmax_items
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate

@@ -12,12 +12,23 @@ from avrec_spark.models.base import Recommender
 
 # name: (module, class). Imported when asked for: torch and Spark load only with the models that need them.
 _MODELS = {
+    "random": ("random_order", "RandomOrder"),
     "popular": ("popular", "Popular"),
     "sar": ("sar", "SAR"),
+    "item-knn": ("knn", "ItemKNN"),
+    "user-knn": ("knn", "UserKNN"),
+    "content-cosine": ("content", "ContentCosine"),
+    "ridge": ("content", "Ridge"),
+    "markov": ("markov", "Markov"),
+    "walk": ("walk", "Walk"),
     "ease": ("ease", "EASE"),
     "als": ("als", "ALS"),
     "mf": ("mf", "MatrixFactorisation"),
+    "lightgcn": ("lightgcn", "LightGCN"),
+    "two-tower": ("two_tower", "TwoTower"),
+    "transformer": ("transformer", "Transformer"),
     "fusion": ("fusion", "Fusion"),
+    "blend": ("blend", "Blend"),
 }
 NAMES = tuple(_MODELS)
 
@@ -27,8 +38,8 @@ def create(name: str, **parameters: Any) -> Recommender:
 
     Raises `SettingsError` for an unknown model or parameter, and for a value of another type than the default's.
 
-    >>> create("ease", regularisation=300.0).parameters
-    {'regularisation': 300.0}
+    >>> create("sar", half_life_days=7.0).parameters
+    {'half_life_days': 7.0}
     """
     if name not in _MODELS:
         raise SettingsError(f"There is no model {name}.{closest(name, NAMES)}", f"Choose of {', '.join(NAMES)}.")

@@ -7,7 +7,8 @@ from scipy.sparse import csr_matrix
 
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.models.base import Recommender
-from avrec_spark.recommend.topk import ScoreSource
+from avrec_spark.models.histories import Histories
+from avrec_spark.recommend.topk import Matrix, ScoreSource
 
 _SECONDS_A_DAY = 86_400.0
 
@@ -17,6 +18,7 @@ class SAR(Recommender):
 
     A[u, i] = Σ weight · 2^(−age / half-life) over the user's events on the item, age counted from the latest event of
     all. S is the Jaccard index of the items' users: C[i, j] / (C[i, i] + C[j, j] − C[i, j]), C the co-occurrence.
+    Memory and time: pairs of items that share a user. Folds in; an event after all of the fit's counts more than 1.
     Source: the SAR notebook of LF Recommenders.
     """
 
@@ -26,15 +28,14 @@ class SAR(Recommender):
         self.half_life_days = half_life_days
 
     def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
-        age_days = (training_set.timestamp.max() - training_set.timestamp) / _SECONDS_A_DAY
-        affinity = training_set.weight * np.exp2(-age_days / self.half_life_days)
-        shape = (len(training_set.users), len(training_set.items))
-        pairs = (training_set.user_index, training_set.item_index)
-        history = csr_matrix((affinity.astype(np.float32), pairs), shape=shape)
-
         taken = self._seen.astype(np.float32)
         together = (taken.T @ taken).tocoo()
         count = self._popularity
         union = count[together.row] + count[together.col] - together.data
         similarity = csr_matrix((together.data / union, (together.row, together.col)), shape=together.shape)
-        return [ScoreSource(history, similarity.astype(np.float32), "history")]
+        return [ScoreSource(self._left(self._histories)[0], similarity.astype(np.float32), "history")]
+
+    def _left(self, histories: Histories) -> list[Matrix]:
+        age_days = (self._now - histories.timestamp) / _SECONDS_A_DAY
+        affinity = histories.weight * np.exp2(-age_days / self.half_life_days)
+        return [histories.matrix(affinity.astype(np.float32))]

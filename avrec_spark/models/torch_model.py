@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import tempfile
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from avrec_spark.dataset.training_set import TrainingSet
+from avrec_spark.dataset.loader import Reader
+from avrec_spark.dataset.training_set import FeatureMatrix, TrainingSet
 from avrec_spark.models.base import Recommender
 from avrec_spark.recommend.topk import ScoreSource
 from avrec_spark.training.launchers import InProcessLauncher, Launcher
-from avrec_spark.training.loop import ModuleFactory, TrainingConfig, TrainingResult, factors, train
+from avrec_spark.training.loop import ModuleFactory, TrainingConfig, TrainingResult, score_sources, train
 
 _ROW_GROUPS = 8
+_LOOP_PARAMETERS = frozenset(field.name for field in fields(TrainingConfig))
 
 
 class TorchRecommender(Recommender):
@@ -25,10 +32,14 @@ class TorchRecommender(Recommender):
     """
 
     factory: ClassVar[ModuleFactory]
-    # Constructor parameters that the module takes; the rest are the loop's.
+    # Constructor parameters that the module takes; the loop takes those that TrainingConfig has.
     module_parameters: ClassVar[tuple[str, ...]]
+    # What a batch of its training is.
+    reader: ClassVar[Reader] = "interactions"
     launcher: Launcher = InProcessLauncher()
     workers: int = 1
+    # How training is run, over the loop's own defaults (checkpoints, precision, …): fields of TrainingConfig.
+    options: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def _keep(self, module: nn.Module, training_set: TrainingSet) -> None:
@@ -42,16 +53,23 @@ class TorchRecommender(Recommender):
 
     def _train(self, training_set: TrainingSet) -> list[ScoreSource]:
         assert training_set.path is not None
-        values = dict(self.parameters)
-        inner = {name: values.pop(name) for name in self.module_parameters}
-        config = TrainingConfig(path=training_set.path, factory=type(self).factory, parameters=inner, **values)
+        inner = {name: self.parameters[name] for name in self.module_parameters}
+        outer = {name: value for name, value in self.parameters.items() if name in _LOOP_PARAMETERS}
+        config = TrainingConfig(
+            path=training_set.path,
+            factory=type(self).factory,
+            parameters=inner,
+            **{"reader": self.reader, **outer, **self.options},
+        )
+        if config.reader == "sequences":
+            training_set.write_sequences(max(_ROW_GROUPS, self.workers))
         result: TrainingResult = self.launcher.launch(train, config, self.workers)
         self.history = result.history
         module = type(self).factory(training_set, **inner)
         module.load_state_dict({name: torch.from_numpy(value) for name, value in result.state.items()})
         module.eval()
         self._keep(module, training_set)
-        return [factors(module, len(training_set.users), len(training_set.items))]
+        return score_sources(module, training_set)
 
 
 def embedding(rows: int, dimension: int, scale: float = 0.1) -> nn.Embedding:
@@ -59,3 +77,19 @@ def embedding(rows: int, dimension: int, scale: float = 0.1) -> nn.Embedding:
     table = nn.Embedding(max(rows, 1), dimension)
     nn.init.normal_(table.weight, std=scale)
     return table
+
+
+def standardised(matrix: FeatureMatrix) -> NDArray[np.float32]:
+    """float32[n_items, d]: each dimension with mean 0 and variance 1 / d over the items that have the modality.
+
+    Absent rows stay zero. Encoders differ in scale and most of their energy is the same for all items; a linear
+    projection learns faster from what differs.
+
+    >>> values = np.array([[1, 5], [3, 5], [0, 0]], np.float32)
+    >>> standardised(FeatureMatrix(values, np.array([True, True, False]))).round(3)[:, 0]
+    array([-0.707,  0.707,  0.   ], dtype=float32)
+    """
+    present = matrix.values[matrix.present]
+    scale = np.maximum(present.std(axis=0), 1e-6) * np.sqrt(matrix.values.shape[1])
+    scaled = (matrix.values - present.mean(axis=0)) / scale
+    return np.where(matrix.present[:, None], scaled, 0).astype(np.float32)

@@ -16,14 +16,13 @@ from pyspark.sql import functions as F
 
 from avrec_spark import columns as c
 from avrec_spark import tables
+from avrec_spark.config import SnapshotSettings
 from avrec_spark.dataset.index import IdIndex
-from avrec_spark.dataset.splits import TEST, TRAIN, VALIDATION, split_users
+from avrec_spark.dataset.splits import TEST, TRAIN, VALIDATION, Split
 from avrec_spark.errors import DataError
-from avrec_spark.pipelines import vectors
+from avrec_spark.pipelines import splitting, vectors
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.pipelines.preferences import preferences
-
-_USERS_A_GROUP = 10_000
 
 
 def run(context: Context) -> Counts:
@@ -36,7 +35,8 @@ def run(context: Context) -> Counts:
     snapshot_id = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     path = context.lakehouse.path("snapshots", snapshot_id)
 
-    pairs = preferences(context.lakehouse.read(tables.INTERACTIONS)).persist()
+    pairs = preferences(context.lakehouse.read(tables.INTERACTIONS))
+    pairs = pairs.withColumn(c.TIMESTAMP, F.col(c.TIMESTAMP).cast("double")).persist()
     features = vectors.in_use(context)
     users = _index(pairs, c.USER_ID, settings.seed)
     items = _index(pairs.select(c.ITEM_ID).union(features.select(c.ITEM_ID)), c.ITEM_ID, settings.seed)
@@ -48,13 +48,11 @@ def run(context: Context) -> Counts:
     user_frame = _index_frame(context, users, c.USER_ID, c.USER_INDEX, dict(pairs.dtypes)[c.USER_ID])
     item_frame = _index_frame(context, items, c.ITEM_ID, c.ITEM_INDEX, dict(pairs.dtypes)[c.ITEM_ID])
     split = (
-        _split(context, pairs, len(users))
+        splitting.split(pairs, _how(settings))
         .join(F.broadcast(user_frame), c.USER_ID)
         .join(F.broadcast(item_frame), c.ITEM_ID)
     )
-    split = split.select(
-        c.USER_INDEX, c.ITEM_INDEX, F.col(c.WEIGHT).cast("float"), F.col(c.TIMESTAMP).cast("double"), c.SPLIT
-    ).persist()
+    split = split.select(c.USER_INDEX, c.ITEM_INDEX, F.col(c.WEIGHT).cast("float"), c.TIMESTAMP, c.SPLIT).persist()
 
     parts = {name: split.where(F.col(c.SPLIT) == name).drop(c.SPLIT) for name in (TRAIN, VALIDATION, TEST)}
     rows = {name: part.count() for name, part in parts.items()}
@@ -85,16 +83,16 @@ def _index_frame(context: Context, index: IdIndex, id_name: str, index_name: str
     return context.spark.createDataFrame(frame, f"{index_name} bigint, {id_name} {id_type}")
 
 
-def _split(context: Context, pairs: DataFrame, n_users: int) -> DataFrame:
-    settings = context.settings.snapshot
-    schema = ", ".join(f"`{name}` {kind}" for name, kind in pairs.dtypes) + f", {c.SPLIT} string"
-
-    def split(users: pd.DataFrame) -> pd.DataFrame:
-        return split_users(users, settings.validation_share, settings.test_share, by=settings.split, seed=settings.seed)
-
-    # Many whole users a call: the split is vectorised, and a call a user would cost more than the work.
-    groups = max(context.spark.sparkContext.defaultParallelism, n_users // _USERS_A_GROUP)
-    return pairs.groupBy(F.pmod(F.xxhash64(c.USER_ID), F.lit(groups))).applyInPandas(split, schema)
+def _how(settings: SnapshotSettings) -> Split:
+    return Split(
+        settings.split,
+        settings.validation_share,
+        settings.test_share,
+        settings.last_n,
+        settings.folds,
+        settings.fold,
+        settings.seed,
+    )
 
 
 def _write(frame: DataFrame, path: str, files: int) -> None:

@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pyspark.sql import functions as F
@@ -21,6 +22,8 @@ from avrec_spark.models.torch_model import TorchRecommender
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.serving import pyfunc
 from avrec_spark.training import launchers
+from avrec_spark.training.checkpoints import Checkpoints
+from avrec_spark.training.loop import epoch_line
 
 
 def run(context: Context) -> Counts:
@@ -35,6 +38,8 @@ def run(context: Context) -> Counts:
         context.note(f"{name}: {seconds:.1f} s")
         parameters = json.dumps(model.parameters, default=str)
         uri = _log(context, name, model)
+        # Only now: a driver that dies while it writes the model need not train again.
+        Checkpoints(_checkpoints(context, name)).clear()
         rows.append((context.run_id, name, uri, snapshot[c.SNAPSHOT_ID], parameters, seconds))
         if isinstance(model, Fusion):
             _write_embeddings(context, model)
@@ -61,10 +66,31 @@ def _fit(context: Context, name: str, training_set: TrainingSet) -> tuple[Recomm
     model = _create(settings, name)
     if isinstance(model, TorchRecommender):
         model.launcher = launchers.create(settings.launcher, settings.start_timeout_seconds)
+        model.launcher.report = lambda figures: context.note(f"{name}: {epoch_line(figures)}")
         model.workers = settings.workers
+        model.options = _options(context, name)
     started = time.monotonic()
     model.fit_training_set(training_set)
     return model, time.monotonic() - started
+
+
+def _options(context: Context, name: str) -> dict[str, Any]:
+    """How the loop runs, where the settings say something else than its defaults, which a model may have its own of."""
+    settings = context.settings.train
+    names = ("scale_with_ranks", "warmup_steps", "lazy_embeddings", "precision")
+    defaults = config.TrainSettings()
+    options = {one: getattr(settings, one) for one in names if getattr(settings, one) != getattr(defaults, one)}
+    if settings.checkpoint_every_steps:
+        options |= {
+            "checkpoints": _checkpoints(context, name),
+            "checkpoint_every_steps": settings.checkpoint_every_steps,
+        }
+    return options
+
+
+def _checkpoints(context: Context, name: str) -> str:
+    # Of this run: another run id starts afresh, the same one goes on.
+    return context.lakehouse.path("checkpoints", context.run_id, name)
 
 
 def _create(settings: config.TrainSettings, name: str) -> Recommender:

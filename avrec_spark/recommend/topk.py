@@ -1,4 +1,4 @@
-"""The exact top-K engine: blocks of users × all items, for any model that says its scores as matrix products."""
+"""The exact top-K engine: tiles of users × items, for any model that says its scores as matrix products."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, identity
+from scipy.linalg.blas import sgemm
+from scipy.sparse import csr_matrix, identity, issparse
+
+from avrec_spark.recommend import kernels
 
 Matrix: TypeAlias = NDArray[np.float32] | csr_matrix
+# Of a tile with all items: fewer users would make the product of another source, with dense sides, slow.
+_LEAST_USERS = 16
 Kind = Literal["factors", "history", "constant"]
 
 
@@ -67,37 +72,53 @@ def top_k(
     k: int,
     seen: csr_matrix | None = None,
     candidates: NDArray[np.int64] | None = None,
-    block_users: int = 1024,
+    block_users: int = 256,
+    block_items: int = 512,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k best items of each user, exactly: (item indices int32[n, k], scores float32[n, k]), best first.
 
     `seen` [n, n_items] has a row a user asked for and marks the items to leave out; `candidates` are the distinct items
-    to choose from. Equal scores are ordered by item index. Where fewer than k items remain the index is -1 and the
-    score 0. Memory: a few times block_users × items, beside the result.
+    to choose from. The scores of the sources are added. Equal scores are ordered by item index; +inf is a score like
+    any other, but an item whose score is NaN or -inf is never chosen. Where fewer than k items remain the index is -1
+    and the score 0.
+
+    Scores are computed and looked through in tiles of block_users × block_items, which should fit the second cache of
+    a core. Memory beside arguments and result: block_users × (4 block_items + 24 max(256, 2k)) bytes, and a copy of the
+    candidates' columns. A sparse right side needs whole rows: then a tile has as many users as the same memory holds,
+    at least 16. The selection takes one core; the product of dense sides takes those that BLAS may use, which in a
+    task of Spark is one.
 
     >>> source = ScoreSource(np.eye(2, dtype=np.float32), np.array([[1, 3, 2], [5, 0, 5]], np.float32))
     >>> top_k([source], np.array([0, 1]), 2)[0].tolist()
     [[1, 2], [0, 2]]
     """
     n_items = sources[0].right.shape[1]
+    if any(source.right.shape[1] != n_items for source in sources) or (
+        seen is not None and seen.shape[0] != len(users)
+    ):
+        raise ValueError("All sources score the same items, and seen has a row for each user.")
     items = np.arange(n_items) if candidates is None else np.sort(candidates)
-    if candidates is not None:
-        sources = [source.restricted(items) for source in sources]
+    products = [_Product.of(source if candidates is None else source.restricted(items)) for source in sources]
     width = min(k, len(items))
-    indices = np.full((len(users), k), -1, np.int32)
-    best = np.zeros((len(users), k), np.float32)
+    indices, best = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.float32)
+    if width == 0:
+        return indices, best
+    if any(issparse(product.right) for product in products):
+        block_users, block_items = max(_LEAST_USERS, block_users * block_items // len(items)), len(items)
+    marked = csr_matrix((len(users), 0), dtype=bool) if seen is None else seen
+    marked = marked if marked.has_sorted_indices else marked.sorted_indices()
+    buffer = np.empty(min(block_users, len(users)) * min(block_items, len(items)), np.float32)
     for start in range(0, len(users), block_users):
-        block = users[start : start + block_users]
-        scores = sources[0].scores(block)
-        for source in sources[1:]:
-            scores += source.scores(block)
-        rows = slice(start, start + len(block))
-        if seen is not None:
-            _leave_out(scores, seen[rows], None if candidates is None else items)
-        columns, values = _select(scores, width)
-        found = np.isfinite(values)
-        indices[rows, :width] = np.where(found, items[columns], -1)
-        best[rows, :width] = np.where(found, values, 0)
+        block = slice(start, start + block_users)
+        lefts = [product.side(users[block]) for product in products]
+        selection = kernels.Selection(width, len(items), marked, range(*block.indices(len(users))))
+        for first in range(0, len(items), block_items):
+            columns = items[first : first + block_items].astype(np.int32)
+            tile = buffer[: selection.n_users * len(columns)].reshape(-1, len(columns))
+            for number, (product, left) in enumerate(zip(products, lefts, strict=True)):
+                product.write(left, first, tile, add=number > 0)
+            selection.take(tile, columns)
+        indices[block, :width], best[block, :width] = selection.best()
     return indices, best
 
 
@@ -109,26 +130,49 @@ def nearest(
     return top_k([ScoreSource(vectors, vectors.T)], rows, k, itself)
 
 
-def _leave_out(scores: NDArray[np.float32], seen: csr_matrix, items: NDArray[np.int64] | None) -> None:
-    if items is not None:
-        seen = csr_matrix(seen[:, items])
-    rows = np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr))
-    scores[rows, seen.indices] = -np.inf
+@dataclass(frozen=True)
+class _Product:
+    """A source made ready for tiles: float32, its right side dense in rows or columns, or sparse."""
+
+    source: ScoreSource
+    right: Matrix
+
+    @classmethod
+    def of(cls, source: ScoreSource) -> _Product:
+        if source.left.shape[1] != source.right.shape[0]:
+            raise ValueError(f"A score source of {source.left.shape} @ {source.right.shape} has no product.")
+        right = source.right.astype(np.float32, copy=False)
+        if issparse(right):
+            right = csr_matrix(right)
+        elif issparse(source.left) or not right.flags.forc:
+            right = np.ascontiguousarray(right)
+        return cls(source, right)
+
+    def side(self, users: NDArray[np.int64]) -> Matrix:
+        """The users' rows of the left side, times the weight."""
+        left = self.source.left[users].astype(np.float32) * np.float32(self.source.weight)
+        return csr_matrix(left) if issparse(left) else np.ascontiguousarray(left)
+
+    def write(self, left: Matrix, first: int, tile: NDArray[np.float32], add: bool) -> None:
+        """Write the scores of the items from `first` on into the tile, or add them to what is there."""
+        if not issparse(left) and not issparse(self.right):
+            self._multiply(left, first, tile, add)
+            return
+        if not add:
+            tile[:] = 0
+        if not issparse(left):
+            tile += left @ self.right
+        elif issparse(self.right):
+            kernels.add_sparse_sparse(tile, *_parts(left), *_parts(self.right))
+        else:
+            kernels.add_sparse_dense(tile, *_parts(left), self.right, first)
+
+    def _multiply(self, left: Matrix, first: int, tile: NDArray[np.float32], add: bool) -> None:
+        """By scipy's BLAS, which counts in columns; its kernels know newer processors than those of numpy 1."""
+        columns = self.right[:, first : first + tile.shape[1]]
+        by_rows = self.right.flags.c_contiguous
+        sgemm(1, columns.T if by_rows else columns, left.T, float(add), tile.T, trans_a=not by_rows, overwrite_c=True)
 
 
-def _select(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Columns and values of the k largest of each row, in falling order, equal ones by column."""
-    if k == 0:
-        return np.empty((len(scores), 0), np.int64), np.empty((len(scores), 0), np.float32)
-    if k < scores.shape[1]:
-        columns = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        threshold = np.take_along_axis(scores, columns, axis=1).min(axis=1, keepdims=True)
-        # argpartition takes any of the items that tie at the threshold; those rows are sorted in full.
-        tied = np.flatnonzero((scores >= threshold).sum(axis=1) > k)
-        columns[tied] = np.argsort(-scores[tied], axis=1, kind="stable")[:, :k]
-    else:
-        columns = np.tile(np.arange(scores.shape[1]), (len(scores), 1))
-    columns.sort(axis=1)
-    values = np.take_along_axis(scores, columns, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
+def _parts(matrix: csr_matrix) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    return matrix.data, matrix.indices, matrix.indptr

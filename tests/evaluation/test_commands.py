@@ -8,9 +8,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from avrec_spark import cli
 from avrec_spark.errors import DataError, MissingColumnsError, SettingsError, UsageError
 from avrec_spark.evaluation.commands import run_evaluate
+from avrec_spark.evaluation.comparison import run_comparison
 from avrec_spark.evaluation.files import read_features, read_interactions
 
 # Popular: item 1 has three users, item 2 two, item 3 one.
@@ -148,3 +151,113 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="Nothing can be written to .*file"):
         evaluate(tmp_path, out=tmp_path / "file")
+
+
+def test_beyond_accuracy_needs_no_further_file(tmp_path: Path) -> None:
+    figures = evaluate(tmp_path)
+    # 10 is shown 3, 30 is shown 2, and 99, whom train does not know, 1 and 2; of three train users.
+    assert figures["popularity@2"]["mean"] == pytest.approx((1 / 3 + 2 / 3 + (3 / 3 + 2 / 3) / 2) / 3)
+    assert {"novelty@2", "serendipity@2", "popularity-lift@2", "gini@2"} <= figures.keys()
+    assert {"diversity@2", "miscalibration@2", "group-gini@2"}.isdisjoint(figures)
+
+
+@pytest.mark.parametrize("executor", ["numpy", "spark"])
+def test_further_files_bring_further_metrics(tmp_path: Path, executor: str, request: pytest.FixtureRequest) -> None:
+    if executor == "spark":
+        request.getfixturevalue("spark")
+    knowledge = {
+        "categories": write(
+            pd.DataFrame({"item_id": [1, 2, 3], "categories": ["a", "b|a", '["b"]']}), tmp_path / "c.csv"
+        ),
+        "groups": write(pd.DataFrame({"item_id": [1, 2, 3], "group": ["x", "y", "y"]}), tmp_path / "g.csv"),
+        "segments": write(pd.DataFrame({"user_id": [10, 99], "segment": ["old", "new"]}), tmp_path / "s.csv"),
+    }
+    vectors = write(pd.DataFrame({"item_id": [1, 2], "v": [[1.0, 0.0], [0.0, 1.0]]}), tmp_path / "v.parquet")
+    figures = evaluate(tmp_path, knowledge=knowledge, item_features={"visual": vectors}, executor=executor)
+    # Only 99 is shown two items with vectors, at a right angle.
+    assert figures["diversity@2"]["mean"] == pytest.approx(1.0)
+    assert figures["hit-rate@1/new"]["mean"] == 0.0
+    assert figures["hit-rate@1/old"]["mean"] == 1.0
+    # At the first place stand 3, 2 and 1.
+    assert figures["exposure@1/y"]["mean"] == pytest.approx(2 / 3)
+    assert figures["group-parity@1"]["mean"] == 1.0
+    assert figures["miscalibration@2"]["mean"] > 0
+
+
+def test_several_models_are_compared_user_by_user(tmp_path: Path) -> None:
+    files = {
+        "train": write(TRAIN, tmp_path / "train.csv"),
+        "test": write(TEST, tmp_path / "test.csv"),
+        "validation": None,
+        "item_features": {},
+    }
+    found, compared = run_comparison(["popular", "sar"], {}, (2,), tmp_path / "out", **files)
+    assert found.keys() == {"popular", "sar"}
+    one = compared["ndcg@2"]["sar"]
+    assert one.users == 3
+    assert one.difference == pytest.approx(found["sar"]["ndcg@2"]["mean"] - found["popular"]["ndcg@2"]["mean"])
+    document = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert document["reference"] == "popular"
+    assert document["comparisons"]["ndcg@2"]["sar"]["difference"] == one.difference
+    for model in found:
+        assert (tmp_path / "out" / model / "metrics.json").is_file()
+    with pytest.raises(UsageError, match="reference eas is none of the models. Did you mean ease"):
+        run_comparison(["ease", "sar"], {}, (2,), tmp_path / "out", "eas", **files)
+    with pytest.raises(UsageError, match="sar is named twice"):
+        run_comparison(["sar", "sar"], {}, (2,), tmp_path / "out", **files)
+
+
+def run_command(tmp_path: Path, *more: str) -> Any:
+    paths = write(TRAIN, tmp_path / "train.csv"), write(TEST, tmp_path / "test.csv")
+    files = ["--train", str(paths[0]), "--test", str(paths[1]), "--out", str(tmp_path / "out"), "-k", "2"]
+    return CliRunner().invoke(cli.app, ["evaluate", *files, *more])
+
+
+def test_the_command_prints_a_table_of_one_model(tmp_path: Path) -> None:
+    result = run_command(tmp_path, "--model", "popular")
+    assert result.exit_code == 0
+    assert any(line.split()[:2] == ["hit-rate@2", "0.6667"] for line in result.output.splitlines())
+
+
+def test_the_command_prints_models_side_by_side_and_warns_of_too_few_users(tmp_path: Path) -> None:
+    more = ["--model", "popular", "--model", "sar", "--set", "sar.half_life_days=7.0", "--reference", "sar"]
+    result = run_command(tmp_path, *more)
+    assert result.exit_code == 0
+    assert ["metric", "popular", "sar"] in [line.split() for line in result.output.splitlines()]
+    assert "Difference from sar, paired by user" in result.output
+    settings = json.loads((tmp_path / "out" / "sar" / "metrics.json").read_text())["settings"]
+    assert settings["parameters"]["half_life_days"] == 7.0
+
+
+def test_a_parameter_of_a_model_that_is_not_evaluated_is_refused(tmp_path: Path) -> None:
+    result = run_command(tmp_path, "--model", "popular", "--set", "ease.regularisation=3")
+    assert result.exit_code == 2
+
+
+def test_ids_in_csv_keep_64_bits_and_leading_noughts(tmp_path: Path) -> None:
+    large = pd.DataFrame({"user_id": [2**62 + 1, 2**62 + 2], "item_id": ["007", "7"]})
+    rows = read_interactions(write(large, tmp_path / "ids.csv"))
+    assert rows["user_id"].tolist() == [2**62 + 1, 2**62 + 2]
+    assert rows["item_id"].tolist() == ["007", "7"]
+
+
+def test_rows_without_an_id_are_counted_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "gap.csv").write_text("user_id,item_id\n1,2\n,3\n")
+    with pytest.raises(DataError, match=r"1 rows of .*gap\.csv have no user_id"):
+        read_interactions(tmp_path / "gap.csv")
+
+
+@pytest.mark.parametrize("weight", [float("nan"), -1.0])
+def test_weights_that_cannot_be_are_refused(tmp_path: Path, weight: float) -> None:
+    path = write(TRAIN.assign(weight=[weight, *[1.0] * 5]), tmp_path / "weighted.parquet")
+    with pytest.raises(DataError, match="negative weight or none"):
+        evaluate(tmp_path, train=path)
+
+
+def test_what_people_do_not_tidy_works(tmp_path: Path) -> None:
+    # Pairs that come twice in train and test, one user, a test item that train has not seen, k beyond the catalogue.
+    train = write(pd.concat([TRAIN, TRAIN]), tmp_path / "twice.parquet")
+    test = write(pd.DataFrame({"user_id": [10, 10, 10], "item_id": [3, 3, 999]}), tmp_path / "one.parquet")
+    figures = evaluate(tmp_path, train=train, test=test, ks=(1, 50))
+    assert figures["recall@50"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    assert figures["precision@50"]["mean"] == 1 / 50

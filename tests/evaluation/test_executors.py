@@ -4,10 +4,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
-from avrec_spark.errors import DataError, SettingsError
-from avrec_spark.evaluation import executors
+from avrec_spark.errors import DataError, MissingColumnsError, SettingsError, UsageError
+from avrec_spark.evaluation import executors, kernel
+from avrec_spark.evaluation.catalogue import Catalogue
 
 # Ann: both test items at ranks 1 and 3. Bob: one of three at rank 2. Cem has no list. Dee has no test item.
 LISTS = pd.DataFrame(
@@ -53,18 +58,202 @@ def test_spark_gives_the_same_figures_and_intervals_as_numpy(spark: Any) -> None
         assert there[name] == pytest.approx(figure), name
 
 
-def test_spark_agrees_with_numpy_on_many_users_in_many_tasks(spark: Any) -> None:
-    random = np.random.default_rng(0)
-    lists = pd.DataFrame({"user_id": np.repeat(np.arange(200), 10), "rank": np.tile(np.arange(1, 11), 200)})
-    lists["item_id"] = np.concatenate([random.permutation(50)[:10] for _ in range(200)])
-    truth = pd.DataFrame({"user_id": random.integers(0, 220, 900), "item_id": random.integers(0, 50, 900)})
-    frames = (spark.createDataFrame(frame).repartition(7) for frame in (lists, truth))
-    there, here = (
-        executors.evaluate_spark(*frames, (5, 10), 50, 40),
-        executors.evaluate_numpy(lists, truth, (5, 10), 50, 40),
+def everything(seed: int, text: bool, users: int = 120) -> dict[str, Any]:
+    """Random lists of unequal length, truth, histories, segments and a catalogue; ids are text, or of 64 bits."""
+    random = np.random.default_rng(seed)
+
+    def ids(positions: Any) -> Any:
+        numbers = np.asarray(positions, np.int64)
+        return np.array([f"id {n}" for n in numbers], object) if text else numbers + 2**62 + 1
+
+    lengths = random.integers(0, 11, users)
+    lists = pd.DataFrame({"user_id": np.repeat(np.arange(users), lengths)})
+    lists["item_id"] = np.concatenate([random.permutation(50)[:n] for n in lengths])
+    lists["rank"] = np.concatenate([np.arange(1, n + 1) for n in lengths])
+    truth = pd.DataFrame({"user_id": random.integers(0, users + 20, 4 * users)})
+    truth["item_id"] = random.integers(0, 55, len(truth))
+    train = pd.DataFrame({"user_id": random.integers(20, users + 40, 6 * users)})
+    train["item_id"] = random.integers(0, 45, len(train))
+    for frame in (lists, truth, train):
+        frame["user_id"], frame["item_id"] = ids(frame["user_id"]), ids(frame["item_id"])
+    items = ids(np.arange(40))
+    catalogue = Catalogue.from_frames(
+        train=train,
+        vectors=pd.DataFrame({"item_id": items, "vector": list(random.normal(size=(40, 4)))}),
+        categories=pd.DataFrame({"item_id": items, "categories": [["a"], ["b"], ["a", "c"], []] * 10}),
+        groups=pd.DataFrame({"item_id": items, "group": ["x", "y", "y", None] * 10}),
     )
+    segments = pd.DataFrame({"user_id": ids(np.arange(10, users + 30)), "segment": "odd"})
+    segments.loc[::2, "segment"] = "even"
+    return {"lists": lists, "truth": truth, "histories": train, "segments": segments, "catalogue": catalogue}
+
+
+def in_spark(spark: Any, given: dict[str, Any]) -> dict[str, Any]:
+    frames = {name: part for name, part in given.items() if isinstance(part, pd.DataFrame)}
+    return given | {name: spark.createDataFrame(part).repartition(7) for name, part in frames.items()}
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_spark_agrees_with_numpy_on_every_metric_in_many_tasks(spark: Any, text: bool) -> None:
+    given, about = everything(int(text), text), {"ks": (5, 10, 60), "n_items": 60, "bootstrap": 40}
+    here = executors.evaluate_numpy(**given, **about)
+    there = executors.evaluate_spark(**in_spark(spark, given), **about)
+    families = ("ndcg@5", "map-min@10", "gini@60", "entropy@5", "novelty@5", "popularity-lift@5", "serendipity@5")
+    vectors = ("diversity@5", "unexpectedness@5", "miscalibration@10", "group-gini@5", "exposure@5/x")
+    assert {*families, *vectors, "ndcg@5/odd", "novelty@60/even"} <= here.keys()
+    assert there.keys() == here.keys()
     for name, figure in here.items():
-        assert there[name] == pytest.approx(figure), name
+        assert there[name] == pytest.approx(figure, rel=1e-9, abs=1e-9), name
+
+
+def test_figures_of_each_user_are_the_same_in_spark(spark: Any) -> None:
+    given = everything(3, text=False)
+    del given["segments"]
+    here = executors.per_user_numpy(**given, ks=(5,)).sort_values("user_id", ignore_index=True)
+    there = executors.per_user_spark(**in_spark(spark, given), ks=(5,)).toPandas()
+    pd.testing.assert_frame_equal(there.sort_values("user_id", ignore_index=True), here)
+    means = executors.evaluate_numpy(**given, ks=(5,), n_items=60, bootstrap=0)
+    assert here["ndcg@5"].mean() == pytest.approx(means["ndcg@5"]["mean"])
+
+
+@settings(deadline=None, max_examples=15)
+@drawn(st.integers(0, 2**32 - 1), st.booleans(), st.integers(1, 300))
+def test_blocks_and_the_order_of_rows_change_nothing(seed: int, text: bool, rows: int) -> None:
+    given, about = everything(seed, text, users=30), {"ks": (3, 10), "n_items": 60, "bootstrap": 5}
+    whole = executors.evaluate_numpy(**given, **about)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "BLOCK_ROWS", rows)
+        shuffled = {name: part if name == "catalogue" else part.sample(frac=1) for name, part in given.items()}
+        again = executors.evaluate_numpy(**shuffled, **about)
+        streamed = streamed_like_spark(given, about)
+    assert again.keys() == whole.keys() == streamed.keys()
+    for name, figure in whole.items():
+        assert again[name] == pytest.approx(figure, rel=1e-9, abs=1e-9), name
+        assert streamed[name] == pytest.approx(figure, rel=1e-9, abs=1e-9), name
+
+
+def streamed_like_spark(given: dict[str, Any], about: dict[str, Any]) -> executors.Metrics:
+    """What two Spark tasks do with rows sorted by user in small batches, without Spark."""
+    parts = [
+        given["lists"],
+        given["truth"].assign(rank=kernel.HELD_OUT),
+        given["histories"].assign(rank=kernel.HISTORY),
+        given["segments"].assign(rank=kernel.SEGMENT, item_id=given["lists"]["item_id"].iloc[0]),
+    ]
+    rows = pd.concat(parts).sort_values("user_id", ignore_index=True)[["user_id", "item_id", "rank", "segment"]]
+    halves = rows["user_id"].map(hash) % 2
+    evaluation = kernel.Evaluation(kernel.Plan(about["ks"], about["bootstrap"], given["catalogue"], True))
+    for half in (0, 1):
+        table = pa.Table.from_pandas(rows[halves == half], preserve_index=False)
+        task = kernel.Evaluation(evaluation.plan)
+        for block in executors._blocks_of_batches(table.to_batches(max_chunksize=11)):
+            task.add(block)
+        evaluation.add_part(task.sums, task.items.index.to_numpy()[: len(task.shown)], task.shown)
+    return evaluation.finish(about["n_items"])
+
+
+def test_users_may_come_part_by_part() -> None:
+    given = everything(4, text=True)
+    catalogue = given.pop("catalogue")
+    whole = executors.evaluate_numpy(**given, catalogue=catalogue, ks=(5,), n_items=60)
+    half = {name: part["user_id"].map(lambda user: len(user) % 2 == 0) for name, part in given.items()}
+    parts = [{name: part[half[name] == side] for name, part in given.items()} for side in (True, False)]
+    in_parts = executors.evaluate_parts(parts, (5,), 60, catalogue=catalogue)
+    assert in_parts.keys() == whole.keys()
+    for name, figure in whole.items():
+        assert in_parts[name] == pytest.approx(figure, rel=1e-9, abs=1e-9), name
+
+
+def test_a_task_holds_a_block_of_users_and_not_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "BLOCK_ROWS", 100)
+    rows = pd.DataFrame({"user_id": np.repeat(np.arange(500), 10), "item_id": 1, "rank": 1})
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    blocks = list(executors._blocks_of_batches(table.to_batches(max_chunksize=30)))
+    assert max(len(block.user) for block in blocks) <= 100 + 30
+    users = np.concatenate([block.users for block in blocks])
+    assert users.tolist() == list(range(500))
+
+
+def test_a_segment_has_the_figures_of_its_users_alone() -> None:
+    segments = pd.DataFrame({"user_id": ["ann", "bob", "cem"], "segment": ["old", "old", None]})
+    figures = executors.evaluate_numpy(LISTS, TRUTH, (3,), 10, segments=segments)
+    assert figures["recall@3/old"]["mean"] == pytest.approx((1 + 1 / 3) / 2)
+    alone = executors.evaluate_numpy(LISTS, TRUTH[TRUTH["user_id"] != "cem"], (3,), 10)
+    assert figures["ndcg@3/old"] == pytest.approx(alone["ndcg@3"])
+    assert not any(name.endswith("/None") for name in figures)
+
+
+def test_k_may_be_larger_than_the_catalogue() -> None:
+    lists = pd.DataFrame({"user_id": 1, "item_id": [1, 2], "rank": [1, 2]})
+    truth = pd.DataFrame({"user_id": [1, 1], "item_id": [1, 2]})
+    figures = executors.evaluate_numpy(lists, truth, (100,), n_items=2)
+    assert {name: figures[name]["mean"] for name in ("ndcg@100", "precision@100", "coverage@100", "gini@100")} == {
+        "ndcg@100": 1.0,
+        "precision@100": 0.02,
+        "coverage@100": 1.0,
+        "gini@100": 0.0,
+    }
+
+
+def test_one_user_and_one_item_are_enough() -> None:
+    one = pd.DataFrame({"user_id": [1], "item_id": [1], "rank": [1]})
+    figures = executors.evaluate_numpy(one, one, (1,), n_items=1, bootstrap=50)
+    assert figures["ndcg@1"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_no_list_at_all_is_a_figure_of_nothing() -> None:
+    figures = executors.evaluate_numpy(LISTS.head(0), TRUTH, (3,), 10)
+    assert {figures[name]["mean"] for name in ("ndcg@3", "coverage@3", "gini@3", "entropy@3")} == {0.0}
+
+
+def test_a_held_out_pair_that_comes_twice_counts_once() -> None:
+    twice = pd.concat([TRUTH, TRUTH])
+    assert executors.evaluate_numpy(LISTS, twice, (3,), 10) == executors.evaluate_numpy(LISTS, TRUTH, (3,), 10)
+
+
+def bad(**changes: Any) -> dict[str, Any]:
+    return {"lists": LISTS, "truth": TRUTH, "ks": (3,), "n_items": 10} | changes
+
+
+TWO_SEGMENTS = pd.DataFrame({"user_id": ["ann", "ann"], "segment": ["a", "b"]})
+BAD = [
+    (bad(lists=LISTS.assign(item_id=1)), DataError, "an item or a rank twice"),
+    (bad(lists=LISTS.assign(rank=1)), DataError, "an item or a rank twice"),
+    (bad(lists=LISTS.assign(rank=LISTS["rank"] - 1)), DataError, "ranks are below 1"),
+    (bad(lists=LISTS.assign(rank=0.5)), DataError, "ranks are below 1, or no whole numbers"),
+    (bad(lists=LISTS.assign(item_id=LISTS["item_id"].astype(str))), DataError, "item_id holds numbers in one input"),
+    (bad(truth=TRUTH.assign(user_id=[1, 1, 1, 2, 2, 2, 3])), DataError, "user_id holds numbers in one input"),
+    (bad(truth=TRUTH.assign(item_id=TRUTH["item_id"].where(TRUTH["item_id"] != 4))), DataError, "no item_id"),
+    (bad(truth=TRUTH.assign(user_id=TRUTH["user_id"].replace({"bob": None}))), DataError, "no user_id"),
+    (bad(n_items=3), DataError, "show 4 different items, and the catalogue is said to have 3"),
+    (bad(segments=TWO_SEGMENTS), DataError, "more than one segment"),
+    (bad(lists=LISTS.drop(columns="rank")), MissingColumnsError, "The frame lists has no column rank"),
+    (bad(ks=()), UsageError, "The list lengths are none"),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "sentence"), BAD)
+def test_bad_input_stops_with_a_named_error(given: dict[str, Any], error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        executors.evaluate_numpy(**given)
+
+
+@pytest.mark.parametrize("number", [0, 2, 4, 6, 7, 8, 9])
+def test_bad_input_stops_with_the_same_error_in_spark(spark: Any, number: int) -> None:
+    given, error, sentence = BAD[number]
+    frames = {
+        # pandas' NaN in a column of integers is Spark's null.
+        name: spark.createDataFrame(part.astype(object).where(part.notna(), None), SCHEMAS[name])
+        if name in SCHEMAS and number == 6
+        else spark.createDataFrame(part)
+        for name, part in given.items()
+        if isinstance(part, pd.DataFrame)
+    }
+    with pytest.raises(error, match=sentence):
+        executors.evaluate_spark(**(given | frames))
+
+
+SCHEMAS = {"truth": "user_id string, item_id bigint"}
 
 
 def test_the_order_of_rows_changes_nothing() -> None:

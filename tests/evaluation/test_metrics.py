@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import log2
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from avrec_spark.evaluation import metrics
 
-NAMES = ("ndcg", "precision", "recall", "map", "mrr", "hit-rate")
+NAMES = ("ndcg", "precision", "recall", "map", "mrr", "hit-rate", "f1", "map-min")
 # Which ranks hit, and how many relevant items there are beyond those in the list.
 lists = st.lists(st.booleans(), min_size=1, max_size=12)
 
@@ -30,16 +29,17 @@ def of(hits: list[bool], relevant: int, k: int) -> dict[str, float]:
             [False, True, True],
             2,
             3,
-            ((1 / log2(3) + 1 / 2) / (1 + 1 / log2(3)), 2 / 3, 1.0, (1 / 2 + 2 / 3) / 2, 1 / 2, 1.0),
+            ((1 / log2(3) + 1 / 2) / (1 + 1 / log2(3)), 2 / 3, 1.0, (1 / 2 + 2 / 3) / 2, 1 / 2, 1.0)
+            + (4 / 5, (1 / 2 + 2 / 3) / 2),
         ),
-        # all k places hit out of five: NDCG's ideal is min(k, n), MAP divides by all five
-        ([True, True], 5, 2, (1.0, 1.0, 2 / 5, 2 / 5, 1.0, 1.0)),
+        # all k places hit out of five: NDCG's ideal is min(k, n), MAP divides by all five, its other convention by two
+        ([True, True], 5, 2, (1.0, 1.0, 2 / 5, 2 / 5, 1.0, 1.0, 4 / 7, 1.0)),
         # a list of two where k is four: precision still divides by k
-        ([True, False], 1, 4, (1.0, 1 / 4, 1.0, 1.0, 1.0, 1.0)),
+        ([True, False], 1, 4, (1.0, 1 / 4, 1.0, 1.0, 1.0, 1.0, 2 / 5, 1.0)),
         # what lies beyond rank k does not count
-        ([False, False, True], 1, 2, (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
+        ([False, False, True], 1, 2, (0.0,) * 8),
         # a user without any recommendation
-        ([], 3, 2, (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
+        ([], 3, 2, (0.0,) * 8),
     ],
 )
 def test_figures_are_those_worked_out_by_hand(
@@ -72,49 +72,18 @@ def test_the_best_possible_list_has_an_ndcg_of_one(relevant: int, k: int) -> Non
     assert of(hits, relevant, k)["ndcg"] == pytest.approx(1.0)
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
-def test_shares_of_the_users_add_up_to_all_of_them(seed: int, shares: int) -> None:
-    random = np.random.default_rng(seed)
-    users, hits = np.arange(20), random.random((20, 5)) < 0.3
-    relevant = hits.sum(axis=1) + 1
-    whole = metrics.summarise(users, hits, relevant, (2, 5), samples=10)
-    parts = [
-        metrics.summarise(users[chosen], hits[chosen], relevant[chosen], (2, 5), samples=10)
-        for chosen in np.array_split(random.permutation(20), shares)
-    ]
-    total = sum(parts[1:], parts[0])
-    assert total.users == whole.users
-    np.testing.assert_allclose(total.total, whole.total)
-    np.testing.assert_allclose(total.resampled, whole.resampled)
-    np.testing.assert_allclose(total.resampled_users, whole.resampled_users)
+@settings(deadline=None)
+@given(lists, st.integers(0, 5), st.integers(1, 12))
+def test_the_two_conventions_of_map_differ_by_what_a_list_can_hold(hits: list[bool], others: int, k: int) -> None:
+    relevant = max(1, sum(hits) + others)
+    values = of(hits, relevant, k)
+    assert values["map-min"] * min(k, relevant) == pytest.approx(values["map"] * relevant)
 
 
-def finished(hits: np.ndarray[Any, Any], samples: int) -> dict[str, dict[str, float]]:
-    sums = metrics.summarise(np.arange(len(hits)), hits, np.ones(len(hits), np.int64), (1,), samples)
-    return metrics.finish(sums, (1,), {})
-
-
-def test_the_interval_is_that_of_the_mean_of_independent_users() -> None:
-    hits = np.random.default_rng(2).random((4000, 1)) < 0.3
-    figure = finished(hits, samples=2000)["hit-rate@1"]
-    half_width = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / len(hits))
-    assert figure["mean"] == pytest.approx(hits.mean())
-    assert figure["mean"] - figure["low"] == pytest.approx(half_width, rel=0.15)
-    assert figure["high"] - figure["mean"] == pytest.approx(half_width, rel=0.15)
-
-
-def test_where_users_do_not_differ_the_interval_is_a_point() -> None:
-    assert finished(np.ones((50, 1), bool), samples=100)["recall@1"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
-
-
-def test_without_samples_the_interval_is_the_mean() -> None:
-    hits = np.array([[True], [False]])
-    assert finished(hits, samples=0)["hit-rate@1"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
-
-
-def test_blocks_of_users_do_not_change_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
-    hits = np.random.default_rng(3).random((100, 1)) < 0.5
-    whole = finished(hits, samples=50)
-    monkeypatch.setattr(metrics, "_USERS_AT_ONCE", 7)
-    assert finished(hits, samples=50)["ndcg@1"] == pytest.approx(whole["ndcg@1"])
+@settings(deadline=None)
+@given(lists, st.integers(0, 5), st.integers(1, 12))
+def test_f1_is_the_harmonic_mean_of_precision_and_recall(hits: list[bool], others: int, k: int) -> None:
+    values = of(hits, max(1, sum(hits) + others), k)
+    precision, recall = values["precision"], values["recall"]
+    expected = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    assert values["f1"] == pytest.approx(expected)

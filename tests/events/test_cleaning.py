@@ -58,6 +58,16 @@ def judged(*changes):
         ({"rating": "five"}, reasons.BAD_NUMBER),
         ({"watch_seconds": "-0.1"}, reasons.IMPOSSIBLE_WATCH_TIME),
         ({"watch_seconds": "86401"}, reasons.IMPOSSIBLE_WATCH_TIME),
+        ({"watch_seconds": "50.1", "duration": "0.5"}, reasons.IMPOSSIBLE_WATCH_TIME),
+        ({"watch_seconds": "50.1", "duration": "0"}, None),
+        ({"duration": "long"}, reasons.BAD_NUMBER),
+        ({"position": "0", "propensity": "1"}, None),
+        ({"position": "1.5"}, reasons.IMPOSSIBLE_IMPRESSION),
+        ({"position": "-1"}, reasons.IMPOSSIBLE_IMPRESSION),
+        ({"propensity": "0"}, reasons.IMPOSSIBLE_IMPRESSION),
+        ({"propensity": "1.01"}, reasons.IMPOSSIBLE_IMPRESSION),
+        # It arrived before it happened, whatever the time is now.
+        ({"arrived_at": datetime(2026, 10, 1, tzinfo=UTC)}, reasons.FUTURE_TIME),
         # The first of several reasons in the declared order.
         ({"item_id": None, "timestamp": "x", "watch_seconds": "-1"}, reasons.MISSING_ITEM),
     ],
@@ -66,6 +76,22 @@ def test_an_event_is_accepted_or_refused_for_one_reason(change, reason):
     row = judged(change).iloc[0]
     assert row["reason"] == reason
     assert row["detail"] == (reasons.SENTENCES[reason] if reason else None)
+
+
+def test_late_arrivals_are_refused_only_where_the_settings_say_so():
+    late = pd.DataFrame([GOOD, GOOD | {"timestamp": "2026-11-20"}], dtype=object)
+    assert clean(late, EventSettings(max_late_days=10), NOW)["reason"].tolist() == [reasons.LATE_TIME, None]
+    assert clean(late, EventSettings(), NOW)["reason"].tolist() == [None, None]
+
+
+def test_words_of_other_vocabularies_are_mapped_without_regard_to_case():
+    mine = EventSettings(values={"event_type": {"Thumbs Up": "like"}, "platform": {"tiktok": "short_video"}})
+    frame = pd.DataFrame(
+        [GOOD | {"event_type": "thumbs up ", "platform": "TikTok"}, GOOD | {"platform": "Smart Speaker"}]
+    )
+    result = clean(frame, mine, NOW)
+    assert result["event_type"].tolist() == ["like", "view"]
+    assert result["platform"].tolist() == ["short_video", "smart_speaker"]
 
 
 def test_every_reason_has_a_sentence():
@@ -122,6 +148,14 @@ def test_a_view_weighs_by_the_watched_share_and_a_rating_by_its_value():
     rated = pd.Series([np.nan] * 4 + [2.5, 7, np.nan] + [np.nan] * 2)
     weights = weigh(types, watched, rated, EventSettings(completed_seconds=4))
     assert weights.tolist() == [0.25, 1.0, 1.0, 3.0, 0.5, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_views_weigh_by_the_share_of_the_medium_and_ratings_from_the_neutral_one_on():
+    types, none = pd.Series(["view", "view", "rating", "rating"]), pd.Series([np.nan] * 4)
+    watched, lasts = pd.Series([30.0, 30.0, np.nan, np.nan]), pd.Series([120.0, np.nan, np.nan, np.nan])
+    mine = EventSettings(completed_ratio=0.5, neutral_rating=3, best_rating=5)
+    assert weigh(types, watched, pd.Series([np.nan, np.nan, 4, 2]), mine, lasts).tolist() == [0.5, 1.0, 0.5, 0.0]
+    assert weigh(types, none, none, mine).tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
 texts = st.one_of(

@@ -12,15 +12,19 @@ import pandas as pd
 import pytest
 
 from avrec_spark.dataset.training_set import TrainingSet
-from avrec_spark.errors import DataError, MissingColumnsError, UsageError
+from avrec_spark.errors import DataError, FoldInError, MissingColumnsError, UsageError
 from avrec_spark.models import registry
 from avrec_spark.models.base import Recommender
 
 # Settings that make a model quick; one that is not listed has its defaults.
 CHEAP: dict[str, dict[str, Any]] = {
-    "als": {"rank": 4, "iterations": 2},
+    # The steps of Spark in this process; test_reference_models.py holds them against Spark.
+    "als": {"rank": 4, "iterations": 2, "engine": "numpy"},
     "mf": {"dimension": 8, "epochs": 2, "batch_size": 64},
     "fusion": {"dimension": 8, "epochs": 2, "batch_size": 64},
+    "lightgcn": {"dimension": 8, "epochs": 2, "batch_size": 64},
+    "two-tower": {"dimension": 8, "epochs": 2},
+    "transformer": {"dimension": 8, "epochs": 2},
 }
 N_USERS, N_ITEMS = 30, 24
 EVERYBODY = list(range(N_USERS))
@@ -206,6 +210,95 @@ def test_the_order_of_interactions_changes_no_score_of_a_model_without_randomnes
         pytest.skip("the order decides which batch an interaction is in")
     shuffled = fit(interactions().sample(frac=1, random_state=3), features())
     compare(shuffled.recommend(EVERYBODY, N_ITEMS), fitted.recommend(EVERYBODY, N_ITEMS), tolerance=1e-5)
+
+
+def new_users() -> pd.DataFrame:
+    """Two strangers and a new event of user 4; the stranger 901 also has an item that nobody knows."""
+    rows = [(900, 3, 5.0), (900, 5, 6.0), (901, 7, 5.0), (901, 777, 7.0), (901, 15, 8.0), (4, 16, 9.0)]
+    return pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+
+
+@pytest.fixture
+def folding(fitted: Recommender) -> Recommender:
+    """The fitted model, where it folds in; where not, it says so by name."""
+    try:
+        fitted.fold_in(new_users())
+    except FoldInError as error:
+        assert f"The model {fitted.name} cannot fold in" in str(error)
+        with pytest.raises(FoldInError):
+            fitted.recommend_for_history([[3]], 5)
+        pytest.skip("its users are no function of their history")
+    return fitted
+
+
+def test_folding_in_changes_the_users_it_names_and_leaves_the_model_alone(folding: Recommender) -> None:
+    before = folding.recommend([*EVERYBODY, 900], N_ITEMS)
+    folded = folding.fold_in(new_users())
+    pd.testing.assert_frame_equal(folding.recommend([*EVERYBODY, 900], N_ITEMS), before)
+    others = [user for user in EVERYBODY if user != 4]
+    compare(folded.recommend(others, N_ITEMS), folding.recommend(others, N_ITEMS), tolerance=1e-5)
+    for user, seen in ((900, {3, 5}), (901, {7, 15}), (4, {16})):
+        lists = folded.recommend([user], N_ITEMS)
+        assert np.isfinite(lists["score"]).all()
+        assert not seen & set(lists["item_id"])
+    assert len(folded.because([900, 901, 4], [4, 8, 20])) == 3
+
+
+def test_folding_in_at_once_is_folding_in_by_and_by(folding: Recommender) -> None:
+    rows = new_users()
+    users = [*EVERYBODY, 900, 901]
+    by_and_by = folding.fold_in(rows.iloc[:3]).fold_in(rows.iloc[3:])
+    compare(by_and_by.recommend(users, N_ITEMS), folding.fold_in(rows).recommend(users, N_ITEMS), tolerance=1e-5)
+
+
+def test_a_history_gets_what_a_new_user_with_it_gets(folding: Recommender, tmp_path: Path) -> None:
+    now = interactions()["timestamp"].max()
+    rows = pd.DataFrame({"user_id": 900, "item_id": [7, 15, 9], "timestamp": [now - 2, now - 1, now]})
+    wanted = folding.fold_in(rows).recommend([900], N_ITEMS)
+    folding.save(tmp_path)
+    for model in (folding, Recommender.load(tmp_path)):
+        lists = model.recommend_for_history([[], [777, 7, 15, 9], [777]], N_ITEMS)
+        compare(lists[lists["user_id"] == 1].assign(user_id=900), wanted, tolerance=1e-5)
+        popular = model.recommend([999], N_ITEMS)["score"].tolist()
+        assert lists[lists["user_id"] == 0]["score"].tolist() == popular
+        assert lists[lists["user_id"] == 2]["score"].tolist() == popular
+
+
+def test_one_user_or_one_item_is_enough(fit: Fit) -> None:
+    one_user = interactions().query("user_id == 4")
+    lists = fit(one_user, features()).recommend([4, 999], N_ITEMS)
+    assert np.isfinite(lists["score"]).all()
+    assert not set(lists[lists["user_id"] == 4]["item_id"]) & set(one_user["item_id"])
+    only = {name: frame[frame["item_id"] == 0] for name, frame in features().items()}
+    one_item = fit(interactions().query("item_id == 0"), only)
+    assert len(one_item.recommend([1, 2], 5)) == 0
+    lists = one_item.recommend([1, 2, 999], 5, filter_seen=False)
+    assert lists["item_id"].tolist() == [0, 0, 0]
+    assert np.isfinite(lists["score"]).all()
+
+
+def test_large_ids_and_repeated_pairs_are_taken_as_they_are(fit: Fit) -> None:
+    large = 2**62
+    rows = pd.concat([interactions(), interactions()], ignore_index=True)
+    rows = rows.assign(user_id=rows["user_id"] + large, item_id=rows["item_id"] + large)
+    vectors = {name: frame.assign(item_id=frame["item_id"] + large) for name, frame in features().items()}
+    lists = fit(rows, vectors).recommend(np.array(EVERYBODY) + large, N_ITEMS)
+    assert not lists.duplicated(["user_id", "item_id"]).any()
+    assert len(lists.merge(rows, on=["user_id", "item_id"])) == 0
+    assert lists["item_id"].between(large, large + N_ITEMS).all()
+
+
+def test_items_that_no_user_has_are_ranked_with_finite_scores(fitted: Recommender) -> None:
+    lists = fitted.recommend(EVERYBODY, N_ITEMS)
+    assert set(lists[lists["item_id"] == N_ITEMS - 1]["user_id"]) == set(EVERYBODY)
+    assert np.isfinite(lists["score"]).all()
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -1.0])
+def test_weights_that_are_no_weights_are_refused(name: str, weight: float) -> None:
+    rows = interactions().assign(weight=lambda frame: np.where(frame.index == 7, weight, 1.0))
+    with pytest.raises(DataError, match="negative weight or none"):
+        registry.create(name).fit(rows)
 
 
 def test_what_cannot_be_fitted_or_asked_is_refused_by_name(name: str, fitted: Recommender) -> None:

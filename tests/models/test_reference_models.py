@@ -87,6 +87,16 @@ def test_als_learns_two_tastes_and_explains_by_the_same_taste(spark: Any) -> Non
     assert (reasons // 10 == lists["item_id"] // 10).all()
 
 
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_known_history_gets_the_factors_that_spark_gave_it(implicit: bool, spark: Any) -> None:
+    rows = two_tastes().assign(weight=lambda frame: 1.0 + frame["item_id"] % 4)
+    model = registry.create("als", implicit=implicit, rank=3, iterations=3).fit(rows)
+    twins = model.fold_in(rows.assign(user_id=rows["user_id"] + 1000))
+    source = twins.score_sources()[0]
+    fitted, folded = (source.left[twins.users.encode(np.arange(40) + shift)] for shift in (0, 1000))
+    np.testing.assert_allclose(folded, fitted, rtol=1e-3, atol=1e-4)
+
+
 def test_als_survives_many_iterations(spark: Any) -> None:
     model = registry.create("als", rank=2, iterations=25).fit(two_tastes())
     assert np.isfinite(model.recommend([0], 3)["score"]).all()
@@ -101,20 +111,20 @@ def test_als_without_a_session_says_how_to_get_one(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unknown_model_or_parameter_is_named_with_what_there_is() -> None:
-    with pytest.raises(SettingsError, match=r"There is no model eas\. Did you mean ease\? Choose of popular"):
+    with pytest.raises(SettingsError, match=r"There is no model eas\. Did you mean ease\? Choose of random, popular"):
         registry.create("eas")
-    with pytest.raises(SettingsError, match=r"The model ease has no parameter lamda\. It takes regularisation\."):
+    with pytest.raises(SettingsError, match=r"The model ease has no parameter lamda\. It takes regularisation, side"):
         registry.create("ease", lamda=1)
     with pytest.raises(SettingsError, match=r"regularisation of the model ease cannot be 'x'\. It is a float"):
         registry.create("ease", regularisation="x")
-    assert registry.create("ease", regularisation=3).parameters == {"regularisation": 3}
+    assert registry.create("ease", regularisation=3).parameters["regularisation"] == 3
 
 
 def test_a_model_saved_in_another_format_is_refused(tmp_path: Path) -> None:
     registry.create("popular").fit(frame((1, "a"))).save(tmp_path)
     about = (tmp_path / "model.json").read_text()
-    (tmp_path / "model.json").write_text(about.replace('"format": 1', '"format": 99'))
-    with pytest.raises(UsageError, match="has the format 99; this version reads 1"):
+    (tmp_path / "model.json").write_text(about.replace('"format": 2', '"format": 99'))
+    with pytest.raises(UsageError, match="has the format 99; this version reads 2"):
         Recommender.load(tmp_path)
     with pytest.raises(UsageError, match="holds no saved model"):
         Recommender.load(tmp_path / "elsewhere")

@@ -126,12 +126,12 @@ def test_models_that_draw_at_random_take_the_seed_of_the_settings(daily):
 def test_every_model_is_evaluated_on_validation_and_test(daily):
     metrics = daily.rows(tables.METRICS)
     assert set(metrics["model"]) == set(daily.settings.train.models)
-    wanted = {
-        f"{name}@{k}" for name in ("ndcg", "precision", "recall", "map", "mrr", "hit-rate", "coverage") for k in (3, 5)
-    }
+    accuracy = ("ndcg", "precision", "recall", "map", "mrr", "hit-rate", "f1", "map-min")
+    wanted = {f"{name}@{k}" for name in (*accuracy, "coverage", "gini", "entropy") for k in (3, 5)}
     for _, rows in metrics.groupby(["model", "split"]):
         assert set(rows["metric"]) == wanted
-    assert metrics["mean"].between(0, 1).all()
+    # Entropy is in bits; all others are shares.
+    assert metrics.loc[~metrics["metric"].str.startswith("entropy"), "mean"].between(0, 1).all()
 
 
 def test_both_executors_give_the_figures_that_the_run_recorded(daily, spark):

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from pyspark import cloudpickle
 
-from avrec_spark.errors import NotEnoughSlotsError, RanksNotStartedError, SettingsError
-from avrec_spark.training import launchers
-from avrec_spark.training.launchers import horovod
+from avrec_spark.dataset.training_set import TrainingSet
+from avrec_spark.errors import DataError, NotEnoughSlotsError, RanksLostError, RanksNotStartedError, SettingsError
+from avrec_spark.models.mf import FactorModule
+from avrec_spark.training import launchers, loop
+from avrec_spark.training.gradients import Gradients
+from avrec_spark.training.launchers import slots
 
-STEPS, BATCH = 6, 8
+STEPS, BATCH, ROWS = 6, 8, 500
+# Spark's workers know no test modules.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def losses_of_least_squares(config, ranks):
+def everything_that_ranks_do(config, ranks):
+    """All checks of a launcher in one launch, because a launch takes seconds."""
+    return {
+        "size": ranks.size,
+        "losses": losses_of_least_squares(ranks),
+        "table": a_table_that_few_rows_touch(ranks),
+        # Ranks that hold values of different types must not wait for each other.
+        "first": ranks.from_first(1.5 if ranks.rank == 0 else None),
+        "whole": loop.train(config["whole"], ranks).history,
+        "short": loop.train(config["short"], ranks).history,
+    }
+
+
+def losses_of_least_squares(ranks):
     """Gradient descent on y = 3x − 1; each rank takes its part of every global batch."""
-    generator = np.random.default_rng(config["seed"])
-    x = torch.from_numpy(generator.normal(size=(STEPS, BATCH, 1)).astype("f4"))
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=(STEPS, BATCH, 1)).astype("f4"))
     # Another start on every rank: rank 0's must count.
     torch.manual_seed(ranks.rank)
     module = torch.nn.Linear(1, 1)
-    optimizer = ranks.optimizer(torch.optim.SGD(module.parameters(), lr=0.1), module)
+    ranks.share(module)
+    gradients, optimizer = Gradients(module, ranks), torch.optim.SGD(module.parameters(), lr=0.1)
     part = BATCH // ranks.size
     losses = []
     for step in range(STEPS):
@@ -28,25 +56,154 @@ def losses_of_least_squares(config, ranks):
         optimizer.zero_grad()
         loss = torch.square(module(mine) - (3 * mine - 1)).mean()
         loss.backward()
+        gradients.average()
         optimizer.step()
         losses.append(ranks.mean(float(loss.detach())))
-    # Ranks that hold values of different types must not wait for each other.
-    stop = ranks.from_first(1.5 if ranks.rank == 0 else None)
-    return losses, ranks.size, stop
+    return losses
+
+
+def a_table_that_few_rows_touch(ranks):
+    """The table after some steps, whether it travelled by rows, and how many bytes a step moved."""
+    torch.manual_seed(3)
+    module = torch.nn.Sequential(torch.nn.Embedding(ROWS, 4), torch.nn.Linear(4, 1))
+    gradients, optimizer = Gradients(module, ranks), torch.optim.AdamW(module.parameters(), lr=0.1)
+    rows = torch.from_numpy(np.random.default_rng(2).integers(0, ROWS, (STEPS, BATCH)))
+    part = BATCH // ranks.size
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        # In the last step the last rank has nothing to do, and must not keep the others.
+        if step < STEPS - 1 or ranks.rank == 0:
+            mine = rows[step, ranks.rank * part : (ranks.rank + 1) * part]
+            mine = mine if step < STEPS - 1 else rows[step]
+            share = len(mine) / BATCH * ranks.size
+            (module(mine).square().mean() * share).backward()
+        gradients.average()
+        optimizer.step()
+    return module[0].weight.detach().numpy(), len(gradients.by_rows), gradients.bytes_per_step
 
 
 @pytest.fixture(scope="module")
-def alone():
-    return launchers.create("in-process").launch(losses_of_least_squares, {"seed": 1}, 1)[0]
+def snapshot(tmp_path_factory):
+    """Users of three tastes; the row groups are of very unequal size, so that the second of two ranks gets 7 rows."""
+    folder = tmp_path_factory.mktemp("snapshot")
+    generator = np.random.default_rng(0)
+    users = np.repeat(np.arange(90), 8)
+    pairs = pd.DataFrame({"user_id": users, "item_id": users % 3 * 10 + generator.integers(0, 10, len(users))})
+    late = generator.random(len(pairs)) < 0.2
+    known = TrainingSet.from_frames(pairs[~late], validation=pairs[late]).write(folder)
+    (part,) = (folder / "train").glob("*.parquet")
+    table = pq.read_table(part)
+    with pq.ParquetWriter(part, table.schema) as writer:
+        for rows in (table.slice(7), table.slice(0, 7)):
+            writer.write_table(pa.Table.from_batches(rows.combine_chunks().to_batches()))
+    return known
 
 
-@pytest.mark.parametrize(("name", "workers"), [("in-process", 1), ("horovod", 2)])
-def test_the_same_global_batches_give_the_same_loss_curve(spark, alone, name, workers):
-    losses, size, stop = launchers.create(name).launch(losses_of_least_squares, {"seed": 1}, workers)
-    assert size == workers
-    assert losses == pytest.approx(alone, rel=1e-4)
-    assert losses[-1] < losses[0]
-    assert stop == 1.5
+@pytest.fixture(scope="module")
+def configs(snapshot):
+    whole = loop.TrainingConfig(
+        path=snapshot.path,
+        factory=FactorModule,
+        parameters={"dimension": 8, "dropout": 0.0},
+        epochs=4,
+        batch_size=2 * len(snapshot.weight),
+        learning_rate=0.05,
+    )
+    return {"whole": whole, "short": replace(whole, batch_size=16, epochs=2)}
+
+
+@pytest.fixture(scope="module")
+def alone(configs):
+    return launchers.create("in-process").launch(everything_that_ranks_do, configs, 1)
+
+
+@pytest.mark.parametrize(("name", "workers"), [("in-process", 1), ("horovod", 2), ("ddp", 2)])
+def test_the_same_global_batches_give_the_same_loss_curve(spark, configs, alone, name, workers):
+    launcher = launchers.create(name)
+    told = []
+    launcher.report = told.append
+    together = launcher.launch(everything_that_ranks_do, configs, workers)
+    assert together["size"] == workers
+    assert together["first"] == 1.5
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert together["losses"][-1] < together["losses"][0]
+
+    table, by_rows, bytes_per_step = together["table"]
+    np.testing.assert_allclose(table, alone["table"][0], atol=1e-5)
+    assert by_rows == (1 if workers > 1 else 0)
+    # Eight rows of four numbers and their places, and the linear layer; not the table of 500 rows.
+    assert bytes_per_step <= (workers - 1) * (BATCH * (4 * 4 + 8) + 2 * 5 * 4)
+
+    # One global batch an epoch: the same sum of gradients, in unequal parts.
+    figures = ("loss", "validation_ndcg@10")
+    for figure in figures:
+        curve = [entry[figure] for entry in together["whole"]]
+        assert curve == pytest.approx([entry[figure] for entry in alone["whole"]], rel=1e-3)
+    # The second rank has fewer rows than there are steps: it must not hang.
+    assert [entry["epoch"] for entry in together["short"]] == [1, 2]
+    assert together["short"][1]["loss"] < together["short"][0]["loss"]
+    assert [entry["epoch"] for entry in told] == [1, 2, 3, 4, 1, 2]
+    assert all(entry["samples_per_second"] > 0 for entry in told)
+
+
+def fails_on_the_second_rank(config, ranks):
+    if ranks.rank == 1:
+        raise DataError("The second rank has bad data.", "Repair it.")
+    return ranks.mean(1.0)
+
+
+def test_an_error_of_a_rank_is_the_error_of_the_launch(spark):
+    with pytest.raises(DataError, match="second rank has bad data"):
+        launchers.create("ddp").launch(fails_on_the_second_rank, None, 2)
+
+
+def train_until_killed(config, ranks):
+    """Training in which the second rank's process is killed at a step, the first time that it gets there."""
+    step = loop._Trainer._step
+
+    def stepping(trainer, batch):
+        marker = Path(config.checkpoints, "killed")
+        if ranks.rank == 1 and trainer._steps_done() == 40 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(trainer, batch)
+
+    loop._Trainer._step = stepping
+    try:
+        result = loop.train(config, ranks)
+    finally:
+        loop._Trainer._step = step
+    return result
+
+
+def kill_and_compare(name, snapshot, configs, folder):
+    launcher = launchers.create(name)
+    # 16 steps an epoch or so: a checkpoint lies in the middle of the third, and the kill after it.
+    config = replace(configs["short"], path=snapshot.path, epochs=4, batch_size=64, checkpoint_every_steps=7)
+    config = replace(config, parameters={"dimension": 8, "dropout": 0.2})
+    straight = launcher.launch(loop.train, config, 2)
+    broken = replace(config, checkpoints=str(folder))
+    try:
+        resumed = launcher.launch(train_until_killed, broken, 2)
+    except RanksLostError as error:
+        assert error.retryable
+        resumed = launcher.launch(train_until_killed, broken, 2)
+    assert (folder / "killed").exists()
+    for figure in ("epoch", "loss", "validation_ndcg@10"):
+        expected = [entry[figure] for entry in straight.history]
+        assert [entry[figure] for entry in resumed.history] == pytest.approx(expected, rel=1e-3)
+    for key, value in straight.state.items():
+        np.testing.assert_allclose(resumed.state[key], value, atol=1e-4)
+
+
+def test_a_killed_rank_goes_on_from_the_last_checkpoint_to_the_same_metric(spark, snapshot, configs, tmp_path):
+    # Spark starts the stage again by itself.
+    kill_and_compare("ddp", snapshot, configs, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_rank_of_horovod_goes_on_when_the_job_is_run_again(spark, snapshot, configs, tmp_path):
+    kill_and_compare("horovod", snapshot, configs, tmp_path)
 
 
 def test_an_unknown_launcher_is_refused_by_the_settings():
@@ -65,12 +222,12 @@ def test_ranks_that_are_too_late_are_not_mistaken_for_lacking_slots(spark, monke
 
     monkeypatch.setattr(horovod.spark, "run", too_late)
     with pytest.raises(RanksNotStartedError, match="2 ranks .* did not all start within 7 s") as error:
-        launchers.create("horovod", 7).launch(losses_of_least_squares, {"seed": 1}, 2)
+        launchers.create("horovod", 7).launch(fails_on_the_second_rank, None, 2)
     assert "Raise train.start_timeout_seconds" in str(error.value)
     assert error.value.retryable
 
 
 def test_more_ranks_than_slots_are_refused_with_both_numbers(spark):
     with pytest.raises(NotEnoughSlotsError, match="needs 3 task slots at once, one a rank, and .* has 2 free") as error:
-        horovod.require_slots(spark.sparkContext, 3, patience_seconds=60)
+        slots.require_slots(spark.sparkContext, 3, patience_seconds=60)
     assert error.value.retryable

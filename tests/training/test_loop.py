@@ -36,8 +36,8 @@ def planted():
 def test_every_row_is_read_once_an_epoch_by_one_rank_only(planted, tmp_path):
     planted.write(tmp_path, row_groups=6)
     loaders = [Loader(tmp_path, 32, rank, 2) for rank in (0, 1)]
-    for _ in range(2):
-        epochs = [list(loader.epoch()) for loader in loaders]
+    for number in (1, 2):
+        epochs = [list(loader.epoch(number)) for loader in loaders]
         assert len(epochs[0]) == len(epochs[1])
         rows = [
             pair
