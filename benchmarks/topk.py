@@ -22,7 +22,7 @@ from benchmarks.table import table
 
 ROUNDS = 5
 ITEMS, FACTORS, USERS, K = 100_000, 64, 2_048, 100
-MLLIB_USERS, BLOCK = 64, 256
+MLLIB_USERS, BLOCK = 512, 256
 HISTORY_ITEMS, HISTORY = 10_000, 100
 HISTORY_ENGINE = "engine, histories × item weights"
 
@@ -138,7 +138,7 @@ def _mllib(spark: SparkSession, users: NDArray[np.float32], items: NDArray[np.fl
         return found
 
     java = spark._jvm.org.apache.spark.ml.recommendation
-    model = java.ALSModel("als", FACTORS, frame(users)._jdf, frame(items)._jdf)
+    model = java.ALSModel("als", FACTORS, frame(users)._jdf, frame(items)._jdf).setUserCol("user").setItemCol("item")
 
     def recommend() -> None:
         model.recommendForAllUsers(K).write().format("noop").mode("overwrite").save()

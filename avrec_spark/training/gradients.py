@@ -58,7 +58,8 @@ class Gradients:
         mine = [_rows(parameter) for parameter in sparse]
         gathered = self._ranks.gather([one for pair in mine for one in pair])
         for parameter, index, values in zip(sparse, gathered[::2], gathered[1::2], strict=True):
-            rows = torch.sparse_coo_tensor(index[None], values / self._ranks.size, parameter.shape)
+            mean = values / self._ranks.size
+            rows = torch.sparse_coo_tensor(index[None], mean, parameter.shape, check_invariants=False)
             parameter.grad = rows.coalesce() if self._lazy else rows.to_dense()
         others = 1 - 1 / self._ranks.size
         moved = sum(2 * parameter.nbytes for parameter in dense) + sum(one.nbytes for one in gathered)

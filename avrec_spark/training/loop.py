@@ -213,7 +213,7 @@ class _Trainer:
 
     def _tell(self, figures: dict[str, float]) -> None:
         logger.info("epoch %d of at most %d: %s", figures["epoch"], self.config.epochs, figures)
-        if self.ranks.report is not None:
+        if self.ranks.rank == 0 and self.ranks.report is not None:
             self.ranks.report({**figures, "epochs": self.config.epochs, "ended": self.course.done})
 
     def _checkpoints(self) -> Checkpoints | None:
