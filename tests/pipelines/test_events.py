@@ -19,6 +19,9 @@ from avrec_spark.progress import Progress
 
 GOOD = {"user_id": "u", "item_id": "i", "event_type": "view", "timestamp": "2026-01-01T00:00:00Z"}
 
+# Streams wait for their micro-batches: minutes on two cores.
+pytestmark = pytest.mark.slow
+
 
 class Place:
     """A lakehouse of its own. Only the job runs, and not what the runner notes down of it."""
