@@ -37,6 +37,7 @@ lint: setup  ## ruff and strict mypy
 	$(BIN)/mypy
 
 bench: setup data  ## measure everything, and write docs/benchmarks.md (most of an hour)
+	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt implicit
 	$(BIN)/python -m benchmarks
 
 bench-media: setup data  ## measure media to features, and write its section of docs/benchmarks.md
