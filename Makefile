@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
 
-.PHONY: help setup airflow data demo test test-slow lint bench bench-media bench-topk clean
+.PHONY: help setup airflow data demo test test-slow lint bench bench-media bench-topk bench-training clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -42,6 +42,9 @@ bench: setup data  ## measure everything, and write docs/benchmarks.md (most of 
 
 bench-media: setup data  ## measure media to features, and write its section of docs/benchmarks.md
 	$(BIN)/python -m benchmarks media-pool media-pass media-incremental media-memory media-cnn media-size
+
+bench-training: setup  ## measure training on one and two ranks, and write its section of docs/benchmarks.md
+	$(BIN)/python -m benchmarks training
 
 bench-topk: setup  ## measure the top-K engine against MLlib and implicit, and write its section of docs/benchmarks.md
 	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt implicit

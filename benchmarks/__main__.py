@@ -24,6 +24,7 @@ SECTIONS = {
     "shots": "shots:run",
     "stability": "stability:run",
     "topk": "topk:run",
+    "training": "training:run",
     "metrics": "metrics:run",
 }
 LIBRARIES = ("pyspark", "delta-spark", "torch", "horovod", "av", "librosa", "numpy")

@@ -34,6 +34,8 @@ class Gradients:
         }
         self.by_rows: list[Tensor] = list(self._tables) if lazy else []
         self._measured = lazy or ranks.size == 1
+        # torch warns of checks that are neither on nor off; rows come from lookups, which have been checked.
+        torch.sparse.check_sparse_tensor_invariants.disable()
         for table in self._tables.values():
             table.sparse = lazy or not self._measured
         self.bytes_per_step = 0.0
@@ -59,8 +61,10 @@ class Gradients:
         gathered = self._ranks.gather([one for pair in mine for one in pair])
         for parameter, index, values in zip(sparse, gathered[::2], gathered[1::2], strict=True):
             mean = values / self._ranks.size
-            rows = torch.sparse_coo_tensor(index[None], mean, parameter.shape, check_invariants=False)
-            parameter.grad = rows.coalesce() if self._lazy else rows.to_dense()
+            if self._lazy:
+                parameter.grad = torch.sparse_coo_tensor(index[None], mean, parameter.shape).coalesce()
+            else:
+                parameter.grad = torch.zeros_like(parameter).index_add_(0, index, mean)
         others = 1 - 1 / self._ranks.size
         moved = sum(2 * parameter.nbytes for parameter in dense) + sum(one.nbytes for one in gathered)
         self.bytes_per_step = moved * others

@@ -7,8 +7,11 @@ from typing import Any
 from avrec_spark.errors import MissingExtraError, NotEnoughSlotsError, RanksLostError, RanksNotStartedError
 from avrec_spark.training.launchers.base import C, Launcher, TrainFunction, first_result, run_rank
 from avrec_spark.training.launchers.reports import Reporter, reports
-from avrec_spark.training.launchers.slots import context_with_slots, driver_host, free_slots
+from avrec_spark.training.launchers.slots import context_with_slots, driver_host, free_slots, wait_for_slots
 from avrec_spark.training.ranks import HorovodRanks
+
+# The tasks of a job whose rank was killed hold their slots a little longer than the job.
+_ENDING_SECONDS = 30.0
 
 
 class HorovodLauncher(Launcher):
@@ -50,7 +53,8 @@ class HorovodLauncher(Launcher):
             raise RanksNotStartedError(workers, self.start_timeout_seconds, master) from None
         except RuntimeError as error:
             # A rank's process ended without a word: killed, or its executor was lost.
-            raise RanksLostError(str(error)) from error
+            wait_for_slots(context, workers, _ENDING_SECONDS)
+            raise RanksLostError(" ".join(str(error).split()).rstrip(" .")) from error
         return first_result(results)
 
 

@@ -33,12 +33,17 @@ def require_slots(context: SparkContext, needed: int, patience_seconds: float) -
     """Wait until `needed` task slots are free; raises `NotEnoughSlotsError` when they do not become so."""
     # A local master has all the slots that it will ever have, and nobody else's tasks.
     master = str(context.master)
-    patience = 0.0 if master.startswith("local") else patience_seconds
-    deadline = time.monotonic() + patience
-    while (free := free_slots(context)) < needed:
-        if time.monotonic() >= deadline:
-            raise NotEnoughSlotsError(needed, free, master)
+    free = wait_for_slots(context, needed, 0.0 if master.startswith("local") else patience_seconds)
+    if free < needed:
+        raise NotEnoughSlotsError(needed, free, master)
+
+
+def wait_for_slots(context: SparkContext, needed: int, patience_seconds: float) -> int:
+    """The free slots, as soon as so many are free or the time is over."""
+    deadline = time.monotonic() + patience_seconds
+    while (free := free_slots(context)) < needed and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
+    return free
 
 
 def free_slots(context: SparkContext) -> int:
