@@ -66,10 +66,7 @@ class Lakehouse:
         return self.spark.createDataFrame([], schema)
 
     def _load(self, table: Table, version: int | None = None) -> DataFrame:
-        reader = self.spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return reader.load(self.table_path(table))
+        return read_delta(self.spark, self.table_path(table), version)
 
     def version(self, table: Table) -> int | None:
         """The latest Delta version; None where the table does not exist.
@@ -202,6 +199,14 @@ class Lakehouse:
                 return json.load(file)
         except FileNotFoundError:
             return None
+
+
+def read_delta(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
+    """A Delta table by its place, in a lakehouse or anywhere else."""
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(path)
 
 
 def check_writable(root: str) -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +17,6 @@ import cv2
 import numpy as np
 import torch
 from av.packet import Packet
-from threadpoolctl import threadpool_limits
 
 from avrec_spark import config, session
 from avrec_spark.config import FeatureSettings
@@ -32,6 +28,7 @@ from avrec_spark.media.decoder import Decoder
 from avrec_spark.media.records import Frames, Limits, Request
 from avrec_spark.pipelines import rows, runner
 from benchmarks import corpus
+from benchmarks.measure import one_core, spread, timed
 from benchmarks.table import table
 
 ROUNDS = 3
@@ -45,16 +42,6 @@ def in_a_folder(part: Callable[[Path], str]) -> Callable[[], str]:
             return part(Path(folder))
 
     return run
-
-
-def _spread(values: list[float], digits: int = 2) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} – {max(values):.{digits}f})"
-
-
-def _timed(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
 
 
 # -- 1 ---------------------------------------------------------------------------------------------------------------
@@ -85,12 +72,12 @@ def spark_and_pool(folder: Path) -> str:
         in_spark()
         pools, sparks = [], []
         for _ in range(ROUNDS):
-            pools.append(_timed(lambda: pool.map(_describe, chunks, chunksize=1)))
-            sparks.append(_timed(in_spark))
+            pools.append(timed(lambda: pool.map(_describe, chunks, chunksize=1)))
+            sparks.append(timed(in_spark))
     shares = [a / b for a, b in zip(pools, sparks, strict=True)]
     lines = [
-        ["process pool, 2 processes", _spread(pools, 1), "1.00"],
-        ["Spark, local[2]", _spread(sparks, 1), _spread(shares)],
+        ["process pool, 2 processes", spread(pools, 1), "1.00"],
+        ["Spark, local[2]", spread(sparks, 1), spread(shares)],
     ]
     title = f"Media 1: {len(files)} byte-distinct clips of .5 to 10 s, {' and '.join(encoders)}"
     text = table(title, "make bench-media", ["where", "seconds", "speed ÷ pool"], lines)
@@ -129,19 +116,20 @@ def one_pass(folder: Path) -> str:
             encoder.summarise([decode(request, limits).sound])
 
         passes, bare, every = [], [], []
-        with _one_core():
+        with one_core():
+            cv2.setNumThreads(1)
             with _recorded_packets() as fed:
                 whole()
             for _ in range(ROUNDS):
-                bare.append(_timed(lambda film=film: _bare(film, fed)))
-                passes.append(_timed(whole))
-                every.append(_timed(lambda film=film: _opencv(film)))
+                bare.append(timed(lambda film=film: _bare(film, fed)))
+                passes.append(timed(whole))
+                every.append(timed(lambda film=film: _opencv(film)))
         ratio = [a / b for a, b in zip(passes, bare, strict=True)]
         name = f"{seconds:.0f} s, a key frame every {gop / 25:g} s at most"
         lines += [
-            [name, "bare decode of the same packets", _spread([seconds / t for t in bare], 0), "1.00"],
-            [name, "one pass with features of the sound", _spread([seconds / t for t in passes], 0), _spread(ratio)],
-            [name, "OpenCV, every frame, no sound", _spread([seconds / t for t in every], 0), ""],
+            [name, "bare decode of the same packets", spread([seconds / t for t in bare], 0), "1.00"],
+            [name, "one pass with features of the sound", spread([seconds / t for t in passes], 0), spread(ratio)],
+            [name, "OpenCV, every frame, no sound", spread([seconds / t for t in every], 0), ""],
         ]
     header = ["film", "what", "× real time", "time ÷ bare"]
     text = table("Media 2: one pass over 1080p, one core", "make bench-media", header, lines)
@@ -150,18 +138,6 @@ def one_pass(folder: Path) -> str:
         "\nframes, and the runs between them that are looked at for shots. Limit: decoding those; where they are few,"
         "\nthe features of the sound, which cost the same whatever the picture.\n"
     )
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    cv2.setNumThreads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        os.sched_setaffinity(0, cores)
 
 
 Fed = tuple[int | None, str] | None  # time stamp of a packet and which frames were to be left out, or the end of a run
@@ -221,17 +197,17 @@ def incremental(folder: Path) -> str:
     settings = config.load(REPOSITORY / "conf" / "media.yaml", overrides, environment={})
     jobs = ["catalog", "features"]
     _warm_up(folder)
-    first = _timed(lambda: runner.run(jobs, settings, "first"))
+    first = timed(lambda: runner.run(jobs, settings, "first"))
     unchanged, added = [], []
     for number in range(ROUNDS):
-        unchanged.append(_timed(lambda number=number: runner.run(jobs, settings, f"again-{number}")))
+        unchanged.append(timed(lambda number=number: runner.run(jobs, settings, f"again-{number}")))
         corpus.remux(corpus.real_clips()[0], source / f"new-{number}.mp4", 3.0, tag=f"new {number}")
-        added.append(_timed(lambda number=number: runner.run(jobs, settings, f"more-{number}")))
+        added.append(timed(lambda number=number: runner.run(jobs, settings, f"more-{number}")))
     more = [a - b for a, b in zip(added, unchanged, strict=True)]
     lines = [
         ["first run", f"{first:.1f}", "1.00"],
-        ["unchanged", _spread(unchanged, 1), _spread([t / first for t in unchanged], 3)],
-        ["one file more", _spread(added, 1), f"{_spread(more, 1)} s over that"],
+        ["unchanged", spread(unchanged, 1), spread([t / first for t in unchanged], 3)],
+        ["one file more", spread(added, 1), f"{spread(more, 1)} s over that"],
     ]
     text = table(
         "Media 3: catalog and features of 300 clips, again", "make bench-media", ["run", "seconds", "÷ first"], lines
@@ -307,12 +283,12 @@ def images(folder: Path) -> str:
     in_spark()
     loops, sparks = [], []
     for _ in range(ROUNDS):
-        loops.append(_timed(in_a_loop))
-        sparks.append(_timed(in_spark))
+        loops.append(timed(in_a_loop))
+        sparks.append(timed(in_spark))
     shares = [a / b for a, b in zip(loops, sparks, strict=True)]
     lines = [
-        ["plain loop", _spread([batches * size / t for t in loops], 0), "1.00"],
-        ["Spark, one slot", _spread([batches * size / t for t in sparks], 0), _spread(shares)],
+        ["plain loop", spread([batches * size / t for t in loops], 0), "1.00"],
+        ["Spark, one slot", spread([batches * size / t for t in sparks], 0), spread(shares)],
     ]
     text = table(
         "Media 5: EfficientNet-Lite0, batches of 8, one core",
@@ -342,7 +318,7 @@ def size(folder: Path) -> str:
         ]
         settings = config.load(REPOSITORY / "conf" / "media.yaml", overrides, environment={})
         runner.run(["catalog"], settings, "r")
-        seconds.append(_timed(lambda settings=settings: runner.run(["features"], settings, "r")))
+        seconds.append(timed(lambda settings=settings: runner.run(["features"], settings, "r")))
     # The line that is nearest in relative terms: each point counts alike.
     each, fixed = np.polyfit(counts, seconds, 1, w=1 / np.array(seconds))
     lines = [

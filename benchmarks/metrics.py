@@ -10,14 +10,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 
+from benchmarks.measure import PeakMemory
 from benchmarks.table import table
 
 USERS = (250_000, 1_000_000)
@@ -103,36 +102,17 @@ def _spark(folder: Path) -> tuple[float, float, float]:
     lists, truth = (spark.read.parquet(str(folder / name)) for name in ("lists", "truth"))
     # Starts the Python workers and loads the classes.
     executors.evaluate_spark(lists.limit(1000), truth.limit(1000), (K,), ITEMS, SAMPLES)
-    peak, done = [0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.2):
-            workers = [one for one in psutil.Process().children(recursive=True) if "python" in _name(one)]
-            peak[0] = max([peak[0], *(_memory(one) for one in workers)])
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     started = time.perf_counter()
-    found = executors.evaluate_spark(lists, truth, (K,), ITEMS, SAMPLES)
+    with PeakMemory(_largest_worker) as peak:
+        found = executors.evaluate_spark(lists, truth, (K,), ITEMS, SAMPLES)
     seconds = time.perf_counter() - started
-    done.set()
-    watcher.join()
     spark.stop()
-    return seconds, peak[0], found["ndcg@10"]["mean"]
+    return seconds, peak.mebibytes, found["ndcg@10"]["mean"]
 
 
-def _name(process: psutil.Process) -> str:
-    try:
-        return str(process.name())
-    except psutil.Error:
-        return ""
-
-
-def _memory(process: psutil.Process) -> float:
-    try:
-        return float(process.memory_info().rss) / 2**20
-    except psutil.Error:
-        return 0.0
+def _largest_worker(found: list[tuple[str, float]]) -> float:
+    """This process comes first, and is none."""
+    return max((mebibytes for name, mebibytes in found[1:] if "python" in name), default=0.0)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,15 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 
 from avrec_spark import config, session
 from avrec_spark.pipelines import runner
+from benchmarks.measure import PeakMemory
 from benchmarks.table import table
 
 SIZES = (1_000_000, 3_000_000, 10_000_000)
@@ -73,7 +72,7 @@ def measure(rows: int, folder: Path) -> dict[str, object]:
     settings = config.load(overrides=overrides, environment={})
     session.get(settings.spark)
     seconds = {}
-    with _Peak() as peak:
+    with PeakMemory(lambda found: sum(mebibytes for _, mebibytes in found)) as peak:
         for job in JOBS:
             started = time.perf_counter()
             runner.run([job], settings, "scale")
@@ -99,36 +98,6 @@ def write_events(folder: Path, rows: int, seed: int = 0) -> Path:
         frame = pd.DataFrame({"user_id": user, "item_id": item, "event_type": "view", "timestamp": seconds})
         frame.assign(watch_seconds=random.exponential(8.0, count).round(2)).to_parquet(folder / f"{number:04}.parquet")
     return folder
-
-
-class _Peak:
-    """Largest memory of this process and its descendants together, looked at twice a second.
-
-    Shared pages count once a process (RSS): an upper bound.
-    """
-
-    mebibytes = 0.0
-
-    def __enter__(self) -> _Peak:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(0.5):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.mebibytes = max(self.mebibytes, total / 2**20)
 
 
 if __name__ == "__main__":

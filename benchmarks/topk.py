@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -14,10 +11,11 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from scipy.linalg.blas import sgemm
 from scipy.sparse import csr_matrix
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_info
 
 from avrec_spark import config, session
 from avrec_spark.recommend.topk import ScoreSource, top_k
+from benchmarks.measure import one_core, spread
 from benchmarks.table import table
 
 ROUNDS = 5
@@ -45,7 +43,7 @@ def run() -> str:
             np.matmul(users[n : n + BLOCK], factors.right, out=buffer)
 
     # The JVM inherits the one core, and so do the workers of Spark.
-    with _one_core():
+    with one_core():
         spark = session.get(config.SparkSettings(master="local[1]"))
         actions: dict[str, tuple[int, Callable[[], object]]] = {
             "engine": (USERS, lambda: top_k([factors], everybody, K)),
@@ -75,7 +73,7 @@ def _section(rates: dict[str, list[float]], first: float) -> str:
     for name, values in rates.items():
         engine = rates[HISTORY_ENGINE if name.startswith("histories") else "engine"]
         ratios = [a / b for a, b in zip(engine, values, strict=True)]
-        rows.append([name, _spread(values, 0), _spread(ratios, 2) if values is not engine else ""])
+        rows.append([name, spread(values, 0), spread(ratios) if values is not engine else ""])
     title = f"Top-K: exact top {K} of {ITEMS:,} items × {FACTORS} factors, one core"
     blas = [f"{one['version']} with {one['architecture']}" for one in threadpool_info() if one["user_api"] == "blas"]
     return (
@@ -87,21 +85,6 @@ def _section(rates: dict[str, list[float]], first: float) -> str:
         "\nselection, or loading it where an earlier process has compiled it. Limit: the product, then finding the few"
         "\nscores above a user's threshold.\n"
     )
-
-
-def _spread(values: list[float], digits: int) -> str:
-    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} – {max(values):,.{digits}f})"
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        os.sched_setaffinity(0, cores)
 
 
 def _histories(random: np.random.Generator) -> csr_matrix:

@@ -92,8 +92,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 def _read_delta(path: Path) -> pd.DataFrame:
     from avrec_spark import config, session
+    from avrec_spark.lakehouse import read_delta
 
-    return session.get(config.load().spark).read.format("delta").load(str(path)).toPandas()
+    return read_delta(session.get(config.load().spark), str(path)).toPandas()
 
 
 def _require(path: Path, rows: pd.DataFrame, *names: str) -> None:

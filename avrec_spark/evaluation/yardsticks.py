@@ -69,11 +69,6 @@ class Protocol:
                 )
         return self._weighted(parts, model)
 
-    def parts(self, data: Path | None, model: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """(train, test) of a protocol without folds."""
-        (part,) = self.folds(data, model)
-        return part.train, part.held_out
-
     def validation_parts(self, data: Path | None, model: str, parts: int = 1) -> list[Part]:
         """Train divided again, for choosing settings: whatever they are, test has not been looked at.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.errors import DataError
-from avrec_spark.models.torch_model import TorchRecommender, embedding
+from avrec_spark.models.torch_model import TorchRecommender, embedding, standardised, touched
 
 # Of the values of an item's vectors: more of it hides what clips have in common.
 _CONTENT_DROPOUT = 0.1
@@ -47,13 +47,12 @@ class FusionModule(nn.Module):
         self.modalities = list(training_set.features)
         self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
         n_items = len(training_set.items)
-        warm = np.bincount(training_set.item_index, minlength=n_items) > 0
         present = np.stack([matrix.present for matrix in training_set.features.values()], axis=1)
         # Not parameters, and large: every rank has them from the snapshot.
-        self.register_buffer("warm", torch.from_numpy(warm), persistent=False)
+        self.register_buffer("warm", touched(training_set), persistent=False)
         self.register_buffer("present", torch.from_numpy(present), persistent=False)
         for name, matrix in training_set.features.items():
-            self.register_buffer(f"x_{name}", torch.from_numpy(_standardised(matrix.values, matrix.present)), False)
+            self.register_buffer(f"x_{name}", torch.from_numpy(standardised(matrix)), False)
         self.project = nn.ModuleDict(
             {
                 name: nn.Sequential(
@@ -152,14 +151,3 @@ class Fusion(TorchRecommender):
 
     def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:
         self._gates, self._vectors, self._modalities = extra["gates"], extra["vectors"], extra["modalities"]
-
-
-def _standardised(values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Each dimension with mean 0 and deviation 1 over the items that have the modality; absent rows stay zero.
-
-    Encoders differ in scale and most of their energy is the same for all items; a linear projection learns faster
-    from what differs.
-    """
-    mean, deviation = values[present].mean(axis=0), values[present].std(axis=0)
-    scaled = (values - mean) / np.maximum(deviation, 1e-6) / np.sqrt(values.shape[1])
-    return np.where(present[:, None], scaled, 0).astype(np.float32)

@@ -16,12 +16,10 @@ from torch.nn import functional
 from avrec_spark.dataset.loader import Batch
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.models.histories import Histories
-from avrec_spark.models.torch_model import TorchRecommender
+from avrec_spark.models.torch_model import BELOW_EVERY_COSINE, TorchRecommender
 from avrec_spark.recommend.topk import Matrix
 from avrec_spark.training.losses import Candidates, softmax_loss
 
-# The bias of items that nobody has touched: below every cosine.
-_LAST = -2.0
 # Of the untrained embeddings.
 _SCALE = 0.1
 
@@ -117,7 +115,7 @@ class LightGCNModule(nn.Module):
         """All users and items after propagation."""
         total = functional.normalize(sum(self.layers_of(), start=torch.zeros(())), dim=1)
         users, items = total.split([self.n_users, self.n_items])
-        return Smoothed(users, items, _LAST * (1 - self.get_buffer("connected")[self.n_users :]))
+        return Smoothed(users, items, BELOW_EVERY_COSINE * (1 - self.get_buffer("connected")[self.n_users :]))
 
     def layers_of(self) -> list[Tensor]:
         """E^(0) … E^(layers), each float32[users + items, d]."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.models.base import choice
-from avrec_spark.models.torch_model import TorchRecommender, embedding
+from avrec_spark.models.torch_model import TorchRecommender, embedding, touched
 from avrec_spark.training.losses import Loss
 
 
@@ -26,8 +25,7 @@ class FactorModule(nn.Module):
         self.item = embedding(len(training_set.items), dimension)
         self.bias = nn.Parameter(torch.zeros(len(training_set.items)))
         self.dropout = nn.Dropout(dropout)
-        warm = np.bincount(training_set.item_index, minlength=len(training_set.items)) > 0
-        self.register_buffer("warm", torch.from_numpy(warm), persistent=False)
+        self.register_buffer("warm", touched(training_set), persistent=False)
 
     def user_vectors(self, users: Tensor) -> Tensor:
         vectors: Tensor = self.dropout(self.user(users))

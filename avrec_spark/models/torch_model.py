@@ -21,6 +21,9 @@ from avrec_spark.recommend.topk import ScoreSource
 from avrec_spark.training.launchers import InProcessLauncher, Launcher
 from avrec_spark.training.loop import ModuleFactory, TrainingConfig, TrainingResult, score_sources, train
 
+# The bias of an item of which nothing is known, where scores are cosines.
+BELOW_EVERY_COSINE = -2.0
+
 _ROW_GROUPS = 8
 _LOOP_PARAMETERS = frozenset(field.name for field in fields(TrainingConfig))
 
@@ -77,6 +80,11 @@ def embedding(rows: int, dimension: int, scale: float = 0.1) -> nn.Embedding:
     table = nn.Embedding(max(rows, 1), dimension)
     nn.init.normal_(table.weight, std=scale)
     return table
+
+
+def touched(training_set: TrainingSet) -> torch.Tensor:
+    """bool[n_items]: the items with an interaction."""
+    return torch.from_numpy(np.bincount(training_set.item_index, minlength=len(training_set.items)) > 0)
 
 
 def standardised(matrix: FeatureMatrix) -> NDArray[np.float32]:

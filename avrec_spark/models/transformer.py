@@ -15,8 +15,9 @@ from avrec_spark.dataset.loader import SequenceBatch, sequences
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.errors import SettingsError
 from avrec_spark.models.histories import Histories
-from avrec_spark.models.torch_model import TorchRecommender, embedding
+from avrec_spark.models.torch_model import TorchRecommender, embedding, touched
 from avrec_spark.recommend.topk import Matrix, ScoreSource
+from avrec_spark.training.loop import biased
 from avrec_spark.training.losses import Candidates
 
 # Times between events count by their power of two: bucket 0 is the same second, the last one 34 years and more.
@@ -119,8 +120,7 @@ class TransformerModule(nn.Module):
         self.encoder = SequenceEncoder(n_items, dropout=dropout, **shape)
         self.window, self.label_smoothing = window, label_smoothing
         self.bias = nn.Parameter(torch.zeros(n_items))
-        warm = np.bincount(training_set.item_index, minlength=n_items) > 0
-        self.register_buffer("warm", torch.from_numpy(warm), persistent=False)
+        self.register_buffer("warm", touched(training_set), persistent=False)
 
     def batch_loss(self, batch: SequenceBatch, candidates: Candidates) -> Tensor:
         """Cross-entropy of each event's item after the events before it, times its weight, summed.
@@ -155,8 +155,7 @@ class TransformerModule(nn.Module):
         warm = self.get_buffer("warm")
         vectors = self.encoder.item.weight * warm[:, None]
         bias = torch.where(warm, self.bias, self.bias[warm].min())
-        right = torch.cat([vectors, bias[:, None]], dim=1).T.cpu().numpy()
-        return [ScoreSource(left, np.ascontiguousarray(right, np.float32))]
+        return [ScoreSource(left, biased(vectors, bias))]
 
 
 def _shift(length: int, window: int) -> int:

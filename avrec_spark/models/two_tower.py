@@ -14,12 +14,10 @@ from torch.nn import functional
 from avrec_spark.dataset.loader import SequenceBatch
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.models.histories import Histories
-from avrec_spark.models.torch_model import TorchRecommender, embedding, standardised
+from avrec_spark.models.torch_model import BELOW_EVERY_COSINE, TorchRecommender, embedding, standardised, touched
 from avrec_spark.recommend.topk import Matrix, ScoreSource
+from avrec_spark.training.loop import biased
 from avrec_spark.training.losses import Candidates
-
-# The bias of items of which nothing is known: below every cosine.
-_LAST = -2.0
 
 
 class Tower(nn.Module):
@@ -59,8 +57,7 @@ class TwoTowerModule(nn.Module):
         n_items = len(training_set.items)
         self.length, self.id_dropout, self.temperature = sequence_length, id_dropout, temperature
         self.item = embedding(n_items, dimension)
-        warm = np.bincount(training_set.item_index, minlength=n_items) > 0
-        self.register_buffer("warm", torch.from_numpy(warm), persistent=False)
+        self.register_buffer("warm", touched(training_set), persistent=False)
         self.project, self.absent = nn.ModuleDict(), nn.ParameterDict()
         for name, matrix in training_set.features.items():
             self.register_buffer(f"x_{name}", torch.from_numpy(standardised(matrix)), persistent=False)
@@ -116,10 +113,9 @@ class TwoTowerModule(nn.Module):
         known = self.get_buffer("warm").clone()
         for name in self.project:
             known |= self.get_buffer(f"present_{name}")
-        bias = _LAST * (~known).float()
-        right = torch.cat([self.item_tower(inputs), bias[:, None]], dim=1).T.cpu().numpy()
+        bias = BELOW_EVERY_COSINE * (~known).float()
         left = user_vectors(self.user_tower, inputs.cpu().numpy(), Histories.of(training_set), self.length)
-        return [ScoreSource(left, np.ascontiguousarray(right, np.float32))]
+        return [ScoreSource(left, biased(self.item_tower(inputs), bias))]
 
 
 @torch.inference_mode()

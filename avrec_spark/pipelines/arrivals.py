@@ -20,6 +20,7 @@ from pyspark.sql.types import DataType, IntegralType, MapType, StringType, Struc
 from avrec_spark import columns as c
 from avrec_spark.config import EventSettings
 from avrec_spark.errors import MissingColumnsError
+from avrec_spark.lakehouse import read_delta
 from avrec_spark.pipelines.sources import SourceFile
 
 REQUIRED = (c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP)
@@ -53,7 +54,7 @@ class Reader:
     def read(self, files: list[SourceFile]) -> DataFrame | None:
         """Rows of tables.EVENTS of every record of the readable ones of the files; None where there are none."""
         if self.settings.format == "delta" or is_delta(files):
-            rows = self._rows(self.spark.read.format("delta").load(self.source), "delta")
+            rows = self._rows(read_delta(self.spark, self.source), "delta")
             return _told_apart(rows)
         groups: dict[str, list[SourceFile]] = {}
         for file in files:

@@ -14,11 +14,11 @@ from pyspark.sql import functions as F
 from avrec_spark import columns as c
 from avrec_spark import config, tables
 from avrec_spark.dataset.training_set import TrainingSet
-from avrec_spark.errors import DataError
 from avrec_spark.models import registry
 from avrec_spark.models.base import Recommender
 from avrec_spark.models.fusion import Fusion
 from avrec_spark.models.torch_model import TorchRecommender
+from avrec_spark.pipelines import snapshots
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.serving import pyfunc
 from avrec_spark.training import launchers
@@ -27,7 +27,7 @@ from avrec_spark.training.loop import epoch_line
 
 
 def run(context: Context) -> Counts:
-    snapshot = _snapshot(context)
+    snapshot = snapshots.latest(context.lakehouse, context.run_id)
     training_set = TrainingSet.read(snapshot["path"])
     rows = []
     for name in context.settings.train.models:
@@ -50,15 +50,6 @@ def run(context: Context) -> Counts:
     frame = context.spark.createDataFrame(rows, schema).withColumn(c.RECORDED_AT, F.current_timestamp())
     context.lakehouse.merge(tables.MODELS, frame)
     return {"rows_in": len(training_set.user_index), "models": len(rows)}
-
-
-def _snapshot(context: Context) -> dict[str, str]:
-    """The latest snapshot of this run, or the latest of all where this run made none."""
-    snapshots = context.lakehouse.read(tables.SNAPSHOTS)
-    row = snapshots.orderBy((F.col(c.RUN_ID) == context.run_id).desc(), F.col(c.RECORDED_AT).desc()).first()
-    if row is None:
-        raise DataError("ops.snapshots is empty.", "Run the job snapshot first.")
-    return {c.SNAPSHOT_ID: row[c.SNAPSHOT_ID], "path": row["path"]}
 
 
 def _fit(context: Context, name: str, training_set: TrainingSet) -> tuple[Recommender, float]:

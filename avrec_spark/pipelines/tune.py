@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import functions as F
-
 from avrec_spark import columns as c
-from avrec_spark import config, session, tables
+from avrec_spark import config, session
 from avrec_spark.errors import DataError
 from avrec_spark.evaluation import yardsticks
 from avrec_spark.evaluation.part import Part
 from avrec_spark.lakehouse import Lakehouse, check_writable
 from avrec_spark.models import registry
+from avrec_spark.pipelines import snapshots
 from avrec_spark.progress import Progress
 from avrec_spark.tracking import Tracking
 from avrec_spark.training import search
@@ -58,9 +57,7 @@ def on_yardstick(request: Request, name: str, data: Path | None, parts: int = 1)
 def on_snapshot(request: Request, settings: config.Settings) -> Found:
     """Search on the latest snapshot, from the parameters of the settings, by the metric that decides on promotion."""
     lakehouse = Lakehouse(session.get(settings.spark), settings.lakehouse.root)
-    latest = lakehouse.read(tables.SNAPSHOTS).orderBy(F.col(c.RECORDED_AT).desc()).first()
-    if latest is None:
-        raise DataError("ops.snapshots is empty.", "Run the job snapshot first.")
+    latest = snapshots.latest(lakehouse)
     found = _search(
         request,
         [Part.of_snapshot(latest["path"])],

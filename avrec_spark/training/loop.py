@@ -304,10 +304,14 @@ def factors(module: nn.Module, n_users: int, n_items: int) -> ScoreSource:
     device = next(module.parameters()).device
     sides = cast(TwoSides, module)
     users = sides.user_vectors(torch.arange(n_users, device=device)).cpu()
-    vectors, bias = (part.cpu() for part in sides.item_vectors(torch.arange(n_items, device=device)))
     left = torch.cat([users, torch.ones(n_users, 1)], dim=1).numpy()
-    right = torch.cat([vectors, bias[:, None]], dim=1).T.numpy()
-    return ScoreSource(left.astype(np.float32), np.ascontiguousarray(right, np.float32))
+    right = biased(*sides.item_vectors(torch.arange(n_items, device=device)))
+    return ScoreSource(left.astype(np.float32), right)
+
+
+def biased(vectors: Tensor, bias: Tensor) -> NDArray[np.float32]:
+    """The right side of a score source, float32[d + 1, n_items], of item vectors [n_items, d] and their bias."""
+    return np.ascontiguousarray(torch.cat([vectors, bias[:, None]], dim=1).T.cpu().numpy(), np.float32)
 
 
 def score_sources(module: nn.Module, training_set: TrainingSet) -> list[ScoreSource]:

@@ -19,7 +19,8 @@ from avrec_spark.evaluation.commands import run_yardstick
 
 
 def test_the_split_is_the_published_one(movielens: Path) -> None:
-    train, test = yardsticks.LF_100K.parts(movielens, "ease")
+    (part,) = yardsticks.LF_100K.folds(movielens, "ease")
+    train, test = part.train, part.held_out
     assert (len(train), len(test)) == (75_066, 24_934)
     everything = pd.concat([train, test])
     assert (everything["user_id"].nunique(), everything["item_id"].nunique()) == (943, 1_682)
@@ -40,7 +41,8 @@ def test_ease_reaches_its_gate_and_its_lists_give_its_figures(movielens: Path, t
     assert figures["ndcg@10"]["low"] < figures["ndcg@10"]["mean"] < figures["ndcg@10"]["high"]
     assert figures["ndcg@10"]["mean"] >= 0.480
     lists = pd.read_parquet(tmp_path / "recommendations.parquet")
-    train, test = yardsticks.LF_100K.parts(movielens, "ease")
+    (part,) = yardsticks.LF_100K.folds(movielens, "ease")
+    train, test = part.train, part.held_out
     assert len(lists) == 10 * 943
     assert len(lists.merge(train, on=["user_id", "item_id"])) == 0
     again = executors.evaluate_numpy(lists, test, (10,), train["item_id"].nunique())
@@ -225,7 +227,7 @@ def test_what_settings_are_chosen_by_is_the_same_whatever_test_is(movielens: Pat
 @pytest.mark.parametrize("name", ["lf-100k", "last-out-100k"])
 def test_validation_is_a_part_of_train(movielens: Path, name: str) -> None:
     protocol = yardsticks.find(name)
-    train, _ = protocol.parts(movielens, "ease")
+    train = protocol.folds(movielens, "ease")[0].train
     for part in protocol.validation_parts(movielens, "ease", 2):
         assert set(part.train["row"]) | set(part.held_out["row"]) <= set(train["row"])
         assert not set(part.train["row"]) & set(part.held_out["row"])
