@@ -7,10 +7,10 @@ BIN := .venv/bin
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
 
-.PHONY: help setup airflow data demo test test-slow lint bench bench-media bench-topk bench-training clean
+.PHONY: help setup airflow data demo test test-slow lint bench bench-media bench-training bench-topk bench-scale clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 setup:  ## install everything into .venv (about 5 minutes the first time, a second afterwards)
 	@$(PYTHON) avrec_spark/doctor.py --before-setup
@@ -49,6 +49,9 @@ bench-training: setup  ## measure training on one and two ranks, and write its s
 bench-topk: setup  ## measure the top-K engine against MLlib and implicit, and write its section of docs/benchmarks.md
 	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt implicit
 	$(BIN)/python -m benchmarks topk
+
+bench-scale: setup  ## measure 1, 3 and 10 million events from ingest to figures, and write their section of docs/benchmarks.md
+	$(BIN)/python -m benchmarks scale
 
 clean:  ## remove environments, caches and what runs left behind
 	rm -rf .venv .venv-airflow .cache build dist *.egg-info lakehouse spark-warehouse mlruns

@@ -26,6 +26,7 @@ SECTIONS = {
     "topk": "topk:run",
     "training": "training:run",
     "metrics": "metrics:run",
+    "scale": "scale:run",
 }
 LIBRARIES = ("pyspark", "delta-spark", "torch", "horovod", "av", "librosa", "numpy")
 HEAD = """# Benchmarks
