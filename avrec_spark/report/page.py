@@ -14,6 +14,8 @@ from avrec_spark.report.data import ReportData
 
 MISSING = "–"
 _MAIN_METRICS = ("ndcg", "recall", "precision", "map", "mrr", "hit-rate", "coverage")
+# Of unequal exposure: 0 where all items are shown alike.
+_LOWER_IS_BETTER = ("gini",)
 
 
 def render(data: ReportData) -> str:
@@ -105,7 +107,7 @@ def _metric_table(metrics: pd.DataFrame, split: str) -> dict[str, Any]:
     columns = [name for name in names if name.split("@")[-1] == _first_cutoff(names)]
     chosen = rows[rows["metric"].isin(columns) & rows["mean"].notna()]
     figures = {(row["model"], row["metric"]): row for row in chosen.to_dict("records")}
-    best = chosen.groupby("metric")["mean"].max().to_dict()
+    best = {name: _best(name, means) for name, means in chosen.groupby("metric")["mean"]}
     lead = columns[0] if columns else ""
     leading = {model: figures.get((model, lead), {}).get("mean", -math.inf) for model in rows["model"].unique()}
     reference = figures.get(("popular", lead), {}).get("mean")
@@ -118,6 +120,10 @@ def _metric_table(metrics: pd.DataFrame, split: str) -> dict[str, Any]:
         "lead": lead,
         "reference": reference,
     }
+
+
+def _best(name: str, means: pd.Series[float]) -> float:
+    return float(means.min() if name.partition("@")[0] in _LOWER_IS_BETTER else means.max())
 
 
 def _order(name: str) -> tuple[int, int]:

@@ -162,6 +162,14 @@ def test_a_value_that_is_missing_becomes_a_dash_and_never_breaks_the_page(gap):
     assert not re.search(r"width:nan|nan,|,nan", page)
 
 
+def test_of_gini_coefficients_the_smallest_is_the_best():
+    rows = [("mf", "test", "gini@10", 0.9, 0.9, 0.9), ("ease", "test", "gini@10", 0.4, 0.4, 0.4)]
+    metrics = pd.concat([full().metrics, pd.DataFrame(rows, columns=full().metrics.columns)])
+    page = render(dataclasses.replace(full(), metrics=metrics))
+    assert '<td class="n best">0.4000</td>' in page
+    assert '<td class="n">0.9000</td>' in page
+
+
 def test_a_model_that_lacks_a_metric_keeps_its_row():
     lacking = pd.DataFrame([("als", "test", "recall@10", 0.5, 0.4, 0.6)], columns=full().metrics.columns)
     page = " ".join(render(dataclasses.replace(full(), metrics=pd.concat([full().metrics, lacking]))).split())
