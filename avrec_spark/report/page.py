@@ -107,7 +107,7 @@ def _metric_table(metrics: pd.DataFrame, split: str) -> dict[str, Any]:
     columns = [name for name in names if name.split("@")[-1] == _first_cutoff(names)]
     chosen = rows[rows["metric"].isin(columns) & rows["mean"].notna()]
     figures = {(row["model"], row["metric"]): row for row in chosen.to_dict("records")}
-    best = {name: _best(name, means) for name, means in chosen.groupby("metric")["mean"]}
+    best = {str(name): _best(str(name), means) for name, means in chosen.groupby("metric")["mean"]}
     lead = columns[0] if columns else ""
     leading = {model: figures.get((model, lead), {}).get("mean", -math.inf) for model in rows["model"].unique()}
     reference = figures.get(("popular", lead), {}).get("mean")
