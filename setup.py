@@ -69,6 +69,7 @@ setup(
         "numpy<2",
         "pandas",
         "scipy",
+        "scikit-learn",
         "numba",
         "fsspec",
         "pydantic",

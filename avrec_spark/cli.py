@@ -127,14 +127,16 @@ def evaluate(
         console = Console(width=None if Console().is_terminal else 200)
         if len(model) == 1:
             metrics = commands.run_evaluate(model=model[0], parameters=values[model[0]], ks=ks, out=out, **files)
-            console.print(comparison.metrics_table({model[0]: metrics}))
+            console.print(*comparison.metrics_tables({model[0]: metrics}, console.width))
             return
         found, compared = comparison.run_comparison(model, values, ks, out, reference, **files)
-        console.print(comparison.metrics_table(found))
-        console.print()
+        for table in comparison.metrics_tables(found, console.width):
+            console.print(table)
+            console.print()
         console.print(comparison.comparison_table(compared, reference or model[0]))
         for warning in comparison.warnings(compared):
             console.print(f"Warning: {warning}", markup=False)
+        console.print(f"Page: {(out / 'comparison.html').resolve()}", markup=False, soft_wrap=True)
 
     _exit(action)
 

@@ -53,10 +53,23 @@ class DefenceSettings(Section):
     flood_users: int = Field(8, ge=2, description="users new that day on one item in a day, from which …")
     flood_factor: float = Field(10.0, gt=1, description="… they are refused if they are so many times the expected")
     flood_grace_days: int = Field(7, ge=0, description="an item's first days, in which nothing is expected yet")
+    opinion_days: list[int] = Field([1, 7, 28], description="windows in which newcomers come to tell one opinion …")
+    opinion_factor: float = Field(5.0, gt=1, description="… refused as accounts if they are so many times the expected")
+    opinion_agreement: float = Field(0.7, gt=0, le=1, description="… and if the crowd agrees so far beyond chance")
+    ring_users: int = Field(5, ge=2, description="accounts of nearly the same opinions, from which they are refused")
+    ring_opinions: int = Field(20, ge=1, description="opinions that an account must have to be judged by them")
+    ring_similarity: float = Field(0.8, gt=0, le=1, description="Jaccard index beyond chance with what they share")
 
 
 class StreamSettings(Section):
     files_per_trigger: int = Field(1_000, ge=1, description="files taken into one micro-batch")
+    records_per_trigger: int = Field(200_000, ge=1, description="Kafka: records taken into one micro-batch")
+    starting_offsets: Literal["earliest", "latest"] = Field(
+        "earliest", description="Kafka: where a topic that was never read is begun"
+    )
+    fail_on_data_loss: bool = Field(
+        True, description="Kafka: stop when a broker has removed records that were not taken yet; false: go on"
+    )
     trigger_seconds: float = Field(60.0, ge=0, description="continuous: time between two micro-batches")
     stop_after_idle_seconds: float | None = Field(
         None, gt=0, description="continuous: end when nothing has arrived for so long; null: run until stopped"
@@ -65,19 +78,22 @@ class StreamSettings(Section):
 
 class EventSettings(Section):
     source: str | None = Field(
-        None, description="CSV, JSON lines (.jsonl, .json) or Parquet, a file or a folder; or a Delta table"
+        None,
+        description="CSV, JSON lines (.jsonl, .json) or Parquet, a file or a folder; a Delta table; or topics of "
+        "Kafka, kafka://host:port[,host:port]/topic[,topic]",
     )
     format: Literal["csv", "json", "parquet", "delta"] | None = Field(None, description="null: by the files' names")
     delimiter: str | None = Field(None, min_length=1, description="of CSV files; null: a tab in .tsv, else a comma")
     mode: Literal["batch", "available-now", "continuous"] = Field(
-        "batch", description="the other two take each file of a folder once, by a checkpoint"
+        "batch", description="the other two take each file of a folder, or record of Kafka, once, by a checkpoint"
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="our name: your name, where yours differs, e.g. {user_id: uid, device: client.device}",
     )
     constants: dict[str, str] = Field(
-        default_factory=dict, description="our name: value, where yours has no such column, e.g. {event_type: rating}"
+        default_factory=dict,
+        description="our name: value, where yours has no such column or nothing in it, e.g. {event_type: rating}",
     )
     values: dict[str, dict[str, str]] = Field(
         default_factory=dict,
@@ -115,6 +131,9 @@ class EventSettings(Section):
     max_watch_seconds: float = Field(86_400.0, gt=0, description="longer watch times are refused as impossible")
     max_watch_ratio: float = Field(100.0, gt=0, description="so are more rounds of the medium in one event")
     future_tolerance_seconds: float = Field(300.0, ge=0, description="how far a clock may run ahead of arrival")
+    future_times: Literal["quarantine", "arrival"] = Field(
+        "quarantine", description="events beyond that are refused, or take the time of their arrival"
+    )
     max_late_days: float | None = Field(None, gt=0, description="later arrivals are refused; null: none is too late")
     unknown_items: Literal["quarantine", "accept"] = Field(
         "quarantine", description="events on items that the catalogue, where there is one, does not list"
@@ -147,7 +166,7 @@ class LakehouseSettings(Section):
 class SparkSettings(Section):
     master: str | None = Field(None, description="null: what spark-submit or the cluster says, else local[2,4]")
     app_name: str = "avrec"
-    jars_dir: str | None = Field(None, description="folder of Delta JARs; null: those in pyspark's own jars folder")
+    jars_dir: str | None = Field(None, description="folder of JARs; null: those in pyspark's own jars folder")
     conf: dict[str, str] = Field(default_factory=dict, description="any further Spark setting")
 
 
@@ -232,7 +251,9 @@ class TrainSettings(Section):
 
 class EvaluateSettings(Section):
     ks: tuple[int, ...] = (10, 20)
-    executor: Literal["spark", "numpy"] = "spark"
+    executor: Literal["auto", "numpy", "spark"] = Field(
+        "auto", description="auto: numpy, on the driver, up to 5 million rows of lists and histories; else spark"
+    )
     bootstrap_samples: int = Field(200, ge=0, description="for the 95 % intervals over users; 0: none")
 
 
@@ -250,6 +271,17 @@ class NeighbourSettings(Section):
     k: int = Field(10, ge=1)
 
 
+class LabelSettings(Section):
+    corrections: tuple[str, ...] = Field(
+        (), description="filled-in review lists (CSV with item_id, label, decision); their answers are kept"
+    )
+    min_positives: int = Field(20, ge=2, description="items with a label, and without it, that it is learnt from")
+    confidence: float = Field(0.5, gt=0, lt=1, description="calibrated probability from which a tag is predicted")
+    calibration: Literal["temperature", "isotonic"] = "temperature"
+    review_items: int = Field(100, ge=0, description="items on the review list")
+    seed: int = 42
+
+
 class TrackingSettings(Section):
     uri: str | None = Field(None, description="MLflow tracking server; null: sqlite under lakehouse.root")
     experiment: str = "avrec"
@@ -265,7 +297,10 @@ class WorldSettings(Section):
 
     clips: int = Field(120, ge=1)
     users: int = Field(800, ge=1)
-    events_per_user: float = Field(40.0, gt=0)
+    events_per_user: float = Field(40.0, gt=0, description="about so many acts; what was shown comes on top")
+    missing_share: float = Field(
+        0.1, ge=0, le=0.3, description="of clips without video, as many without audio, and as many without text"
+    )
     seed: int = 7
     folder: str | None = Field(None, description="where it is rendered; null: world/ under lakehouse.root")
 
@@ -290,6 +325,7 @@ class Settings(Section):
     promote: PromoteSettings = PromoteSettings()
     recommend: RecommendSettings = RecommendSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
+    labels: LabelSettings = LabelSettings()
     tracking: TrackingSettings = TrackingSettings()
     report: ReportSettings = ReportSettings()
     world: WorldSettings = WorldSettings()

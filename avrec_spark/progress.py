@@ -57,6 +57,21 @@ class Progress:
         else:
             self._log(job, "note", text=text)
 
+    def steps(self, job: str) -> Callable[[str, bool], None]:
+        """For a job of many like steps: takes a text, and whether it is the last one.
+
+        On a terminal all are noted; elsewhere the last, and before it one now and then.
+        """
+        told = time.monotonic()
+
+        def step(text: str, last: bool) -> None:
+            nonlocal told
+            if self.console.is_terminal or last or time.monotonic() - told >= _LOG_SECONDS:
+                told = time.monotonic()
+                self.note(job, text)
+
+        return step
+
     def files(self, job: str, total: int, spark: SparkSession) -> FileProgress:
         """Progress of a job that goes through files; a context manager."""
         return FileProgress(self, job, total, spark)

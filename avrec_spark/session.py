@@ -20,6 +20,13 @@ DELTA = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
 
+# What Spark needs to read Kafka, beside what it has. Not every mirror of Maven has all parts of the later 4.0.x; the
+# client that comes with this one has CVE-2025-27817.
+KAFKA = {
+    "spark.jars.packages": "org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.0,org.apache.kafka:kafka-clients:3.9.1",
+    "spark.jars.excludes": "org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime",
+}
+
 COMMON = {
     # One meaning for a timestamp, whatever the zone of the machine.
     "spark.sql.session.timeZone": "UTC",
@@ -50,16 +57,16 @@ EMBEDDED = {
 }
 
 
-def get(settings: SparkSettings) -> SparkSession:
+def get(settings: SparkSettings, kafka: bool = False) -> SparkSession:
     """The session of this process; started on first use.
 
-    An active session (a notebook's, a test's) is returned as it is. Raises `MissingPathError` where
-    `spark.jars_dir` names no folder.
+    An active session (a notebook's, a test's) is returned as it is. With `kafka` a new one resolves what it needs to
+    read Kafka, which Ivy keeps. Raises `MissingPathError` where `spark.jars_dir` names no folder.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
-    conf = DELTA | COMMON | _place(settings) | _jars(settings) | settings.conf
+    conf = DELTA | COMMON | _place(settings) | _jars(settings, kafka) | settings.conf
     builder = SparkSession.builder.appName(settings.app_name)
     for key, value in conf.items():
         builder = builder.config(key, value)
@@ -84,9 +91,9 @@ def _place(settings: SparkSettings) -> dict[str, str]:
     return EMBEDDED | {"spark.master": f"local[{slots},4]"}
 
 
-def _jars(settings: SparkSettings) -> dict[str, str]:
+def _jars(settings: SparkSettings, kafka: bool) -> dict[str, str]:
     if settings.jars_dir is None:
-        return {}
+        return KAFKA if kafka else {}
     folder = Path(settings.jars_dir)
     if not folder.is_dir():
         raise MissingPathError("spark.jars_dir", settings.jars_dir)

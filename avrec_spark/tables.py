@@ -183,12 +183,29 @@ ITEMS = Table(
         c.ITEM_ID: ID,
         c.TITLE: "string",
         c.DESCRIPTION: "string",
+        # As declared; beside them what the labels job predicts or people have decided, never the declared ones again.
         c.TAGS: STRINGS,
+        c.PREDICTED_TAGS: "array<struct<tag: string, confidence: double>>",
         c.CHANNEL: "string",
         c.PUBLISHED_AT: "timestamp",
     },
     key=(c.ITEM_ID,),
     writer="catalog",
+)
+
+# What people have decided on the review lists.
+DECISIONS = Table(
+    "silver",
+    "decisions",
+    {
+        c.ITEM_ID: ID,
+        c.LABEL: "string",
+        c.DECISION: "boolean",
+        c.RUN_ID: "string",
+        c.RECORDED_AT: "timestamp",
+    },
+    key=(c.ITEM_ID, c.LABEL),
+    writer="labels",
 )
 
 INTERACTIONS = Table(
@@ -369,6 +386,33 @@ METRICS = Table(
     writer="evaluate",
 )
 
+# Each model against the best of its run, paired by user: the fields of evaluation.significance.Comparison.
+COMPARISONS = Table(
+    "ops",
+    "comparisons",
+    {
+        c.RUN_ID: "string",
+        c.SPLIT: "string",
+        c.METRIC: "string",
+        c.MODEL: "string",
+        "best": "string",
+        "users": "bigint",
+        "reference": "double",
+        "difference": "double",
+        c.LOW: "double",
+        c.HIGH: "double",
+        "p_t": "double",
+        "p_wilcoxon": "double",
+        "detectable": "double",
+        "relevant": "double",
+        "adjusted": "double",
+        "significant": "boolean",
+        "warning": "string",
+    },
+    key=(c.RUN_ID, c.SPLIT, c.METRIC, c.MODEL),
+    writer="evaluate",
+)
+
 JOB_RUNS = Table(
     "ops",
     "job_runs",
@@ -394,6 +438,7 @@ ALL = (
     SHOTS,
     TRANSCRIPTS,
     ITEMS,
+    DECISIONS,
     INTERACTIONS,
     ITEM_FEATURES,
     SEGMENT_FEATURES,
@@ -404,6 +449,7 @@ ALL = (
     SNAPSHOTS,
     MODELS,
     METRICS,
+    COMPARISONS,
     JOB_RUNS,
 )
 

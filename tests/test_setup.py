@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Modules whose package has another name, or comes with another package.
 PACKAGE_OF = {
     "cv2": "opencv-python-headless",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
     "delta": "delta-spark",
     "py4j": "pyspark",

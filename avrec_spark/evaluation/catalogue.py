@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,25 @@ class Catalogue:
         places = np.empty(len(self.ids), np.int64)
         places[np.argsort(-self.train_users, kind="stable")] = np.arange(len(self.ids))
         return places
+
+
+def side_by_side(features: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:
+    """item_id, vector of several modalities (item_id, vector each) as one; None where there is no modality.
+
+    Each modality's vectors get length 1, so that all count alike: for items that have all of them, the cosine is the
+    mean of the modalities' cosines. An item that lacks one has zeros there.
+
+    >>> look = pd.DataFrame({"item_id": [1, 2], "vector": [[3.0, 4.0], [1.0, 0.0]]})
+    >>> sound = pd.DataFrame({"item_id": [1], "vector": [[2.0]]})
+    >>> side_by_side({"look": look, "sound": sound})["vector"].map(lambda vector: vector.round(1).tolist()).tolist()
+    [[0.6, 0.8, 1.0], [1.0, 0.0, 0.0]]
+    """
+    present = [frame for frame in features.values() if len(frame)]
+    if not present:
+        return None
+    index = pd.Index(pd.concat([frame[c.ITEM_ID] for frame in present]).unique())
+    vectors = np.concatenate([_unit_vectors(index, frame) for frame in present], axis=1)
+    return pd.DataFrame({c.ITEM_ID: index, c.VECTOR: list(vectors)})
 
 
 def _counts(positions: NDArray[np.integer[Any]], n: int) -> NDArray[np.int64]:

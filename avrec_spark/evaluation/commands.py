@@ -3,11 +3,12 @@
 Both write to the folder `out`: metrics.json (`{"ndcg@10": {"mean": …, "low": …, "high": …}, …}` and beside the metrics
 the keys `settings` and `seconds`) and recommendations.parquet (user_id, item_id, rank from 1, score). Where there are
 folds, the figures are means over them, metrics.json has those of each under `folds`, and the lists have a column fold.
-Where test has items that train does not know beside others, `segments` has the figures of warm and cold pairs apart.
+Where test has items that train does not know beside others, `ndcg@10/warm-items` and `ndcg@10/cold-items` tell them
+apart.
 
-Beyond accuracy, novelty, popularity and serendipity come from train, diversity from the first of the item features;
-`knowledge` may have further files: categories (item_id, categories), groups (item_id, group) and segments (user_id,
-segment). docs/evaluation.md has every metric.
+Beyond accuracy, novelty, popularity and serendipity come from train, diversity from the item features; `knowledge` may
+have further files: categories (item_id, categories), groups (item_id, group) and segments (user_id, segment), which
+`run_evaluate` makes from the length of the history where there is no file. docs/evaluation.md has every metric.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import pandas as pd
 from avrec_spark import columns as c
 from avrec_spark.errors import DataError, UsageError
 from avrec_spark.evaluation import executors, yardsticks
-from avrec_spark.evaluation.catalogue import Catalogue
+from avrec_spark.evaluation.catalogue import Catalogue, side_by_side
 from avrec_spark.evaluation.executors import Metrics
 from avrec_spark.evaluation.files import read_features, read_interactions, read_knowledge, same_id_types
 from avrec_spark.evaluation.part import Part
+from avrec_spark.evaluation.segments import by_history
 from avrec_spark.models import registry
 from avrec_spark.models.base import Recommender
 
@@ -43,11 +45,13 @@ def run_yardstick(
     executor: str = "numpy",
     parameters: Mapping[str, Any] | None = None,
 ) -> Metrics:
-    """Run a published protocol; `parameters` go over those that the protocol has for the model.
+    """Run a published protocol; `parameters` go over those that the protocol has for the model, or for the one that
+    `best` or `best-cf` stands for there.
 
     `data` is the folder with the protocol's files; None: where `make data` puts them.
     """
     protocol = yardsticks.find(name)
+    model = protocol.model(model)
     values = {**protocol.tuned(model).parameters, **(parameters or {})}
     recommender = registry.create(model, **values)
     about = {"yardstick": name, "ratings_as_weights": protocol.tuned(model).ratings_as_weights}
@@ -85,7 +89,9 @@ def run_evaluate(
         *(read_knowledge(path, name) for name, path in others.items()),
     )
     chosen_by = rest.pop(0) if validation is not None else None
-    facts = dict(zip(others, rest[len(names) :], strict=True))
+    lengths = known.drop_duplicates([c.USER_ID, c.ITEM_ID])[c.USER_ID].value_counts()
+    facts = {"segments": by_history(held_out[c.USER_ID], lengths)}
+    facts |= dict(zip(others, rest[len(names) :], strict=True))
     part = Part(known, held_out, dict(zip(names, rest[: len(names)], strict=True)), validation=chosen_by)
     about = {"train": train, "test": test, "validation": validation, "item_features": item_features, **others}
     return _measure(recommender, [part], ks, executor, out, about, facts)
@@ -103,9 +109,7 @@ def _measure(
     evaluate = _evaluator(recommender, executor)
     measured = [_measure_part(recommender, part, ks, evaluate, facts or {}) for part in parts]
     metrics = mean_of_folds([one.metrics for one in measured])
-    # Folds are not told apart further: those of cold-100k are all cold.
-    details: dict[str, Any] = {"segments": measured[0].segments} if measured[0].segments else {}
-    details |= {"folds": [one.metrics for one in measured]} if len(parts) > 1 else {}
+    details = {"folds": [one.metrics for one in measured]} if len(parts) > 1 else {}
     settings = {
         **about,
         "model": recommender.name,
@@ -141,7 +145,6 @@ def _evaluator(recommender: Recommender, executor: str) -> Callable[..., Metrics
 class _Measured:
     lists: pd.DataFrame
     metrics: Metrics
-    segments: dict[str, Metrics]
     seconds: dict[str, float]
 
 
@@ -160,15 +163,17 @@ def _measure_part(
     lists = part.lists(recommender, max(ks))
     ranked = time.perf_counter()
 
-    def figures(pairs: pd.DataFrame, **given: Any) -> Metrics:
-        pairs = pairs[[c.USER_ID, c.ITEM_ID]]
-        return evaluate(lists, pairs, ks, n_items=part.n_ranked(recommender), bootstrap=_BOOTSTRAP, **given)
-
-    metrics = figures(part.held_out, **_beyond_accuracy(part, recommender, facts))
-    segments = {name: figures(pairs) for name, pairs in part.segments().items()}
+    metrics = evaluate(
+        lists,
+        part.held_out[[c.USER_ID, c.ITEM_ID]],
+        ks,
+        n_items=part.n_ranked(recommender),
+        bootstrap=_BOOTSTRAP,
+        **_beyond_accuracy(part, recommender, facts),
+    )
     seconds = {"fit": fitted - started, "recommend": ranked - fitted, "evaluate": time.perf_counter() - ranked}
     lists = lists if part.fold is None else lists.assign(**{c.FOLD: part.fold})
-    return _Measured(lists, metrics, segments, seconds)
+    return _Measured(lists, metrics, seconds)
 
 
 def _beyond_accuracy(part: Part, recommender: Recommender, facts: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -177,7 +182,7 @@ def _beyond_accuracy(part: Part, recommender: Recommender, facts: Mapping[str, p
     catalogue = Catalogue.from_frames(
         items=recommender.items.ids,
         train=train,
-        vectors=next(iter(part.features.values()), None),
+        vectors=side_by_side(part.features),
         categories=facts.get("categories"),
         groups=facts.get("groups"),
     )

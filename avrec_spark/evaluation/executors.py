@@ -344,7 +344,7 @@ def _figures_of_a_task(
     for block in blocks:
         measured = evaluation.measure(block)
         if measured is not None:
-            users, values, _ = measured
+            users, values = measured
             columns = [pa.array(users, user_type), *(pa.array(column) for column in values.T)]
             yield pa.RecordBatch.from_arrays(columns, [c.USER_ID, *evaluation.plan.names])
 

@@ -20,6 +20,7 @@ from avrec_spark.evaluation import exposure, metrics
 from avrec_spark.evaluation.beyond import BeyondAccuracy
 from avrec_spark.evaluation.bootstrap import Metrics, Sums, figures, points
 from avrec_spark.evaluation.catalogue import Catalogue
+from avrec_spark.evaluation.segments import COLD_ITEMS, WARM_ITEMS
 
 # In the place of a rank: what else a row can be.
 HELD_OUT, HISTORY, SEGMENT = -1, -2, -3
@@ -97,26 +98,31 @@ class Evaluation:
 
     def add(self, block: Block) -> None:
         """Measure a block. Raises `DataError` for missing ids, ranks below 1, and items or ranks that come twice."""
-        measured = self.measure(block)
-        if measured is None:
+        rows = _Rows.of(block, self.items)
+        if len(rows.users) == 0:
             return
-        users, values, segments = measured
-        self._add_sums(None, Sums.of_means(users, values, self.plan.samples))
-        if segments is not None:
-            for segment in pd.unique(segments[~pd.isna(segments)]):
-                chosen = segments == segment
-                self._add_sums(str(segment), Sums.of_means(users[chosen], values[chosen], self.plan.samples))
+        shown, hits = rows.lists(max(self.plan.ks))
+        values = self._values(rows, shown, hits)
+        overall = Sums.of_means(rows.users, values, self.plan.samples)
+        self._add_sums(None, overall)
+        if rows.segments is not None:
+            for segment in pd.unique(rows.segments[~pd.isna(rows.segments)]):
+                chosen = rows.segments == segment
+                self._add_sums(str(segment), Sums.of_means(rows.users[chosen], values[chosen], self.plan.samples))
+        if self.plan.catalogue is not None and self.plan.catalogue.train_users is not None:
+            self._add_item_segments(rows, shown, hits, overall)
 
-    def measure(self, block: Block) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.object_] | None] | None:
-        """(users, values float64[users, names], segments) of the users with held-out items; None where there are none.
+    def measure(self, block: Block) -> tuple[NDArray[Any], NDArray[np.float64]] | None:
+        """(users, values float64[users, names]) of the users with held-out items; None where there are none.
 
         Their lists are added to the exposure.
         """
         rows = _Rows.of(block, self.items)
         if len(rows.users) == 0:
             return None
-        width = max(self.plan.ks)
-        shown, hits = rows.lists(width)
+        return rows.users, self._values(rows, *rows.lists(max(self.plan.ks)))
+
+    def _values(self, rows: _Rows, shown: NDArray[np.int64], hits: NDArray[np.bool_]) -> NDArray[np.float64]:
         history = rows.history(len(self.items.known)) if self.plan.histories else None
         columns = []
         for k in self.plan.ks:
@@ -125,7 +131,32 @@ class Evaluation:
                 values |= self._beyond.measure(shown, hits, history, k)
             columns += list(values.values())
         self._expose(shown)
-        return rows.users, np.stack(columns, axis=1), rows.segments
+        return np.stack(columns, axis=1)
+
+    def _add_item_segments(self, rows: _Rows, shown: NDArray[np.int64], hits: NDArray[np.bool_], overall: Sums) -> None:
+        """Accuracy on the held-out items that train knows, and on those that it does not; other columns say nothing."""
+        assert self.plan.catalogue is not None
+        assert self.plan.catalogue.train_users is not None
+        warm = np.zeros(rows.n_items, np.bool_)
+        warm[: len(self.items.known)] = self.plan.catalogue.train_users > 0
+        is_warm = warm[rows.held_out % rows.n_items]
+        if is_warm.all():
+            # Most blocks are: what has been summed need not be summed again.
+            self._add_sums(WARM_ITEMS, overall)
+            return
+        accuracy = np.isin([name.partition("@")[0] for name in self._names], metrics.PER_USER)
+        for segment, held_out, hit in (
+            (WARM_ITEMS, rows.held_out[is_warm], hits & warm[shown]),
+            (COLD_ITEMS, rows.held_out[~is_warm], hits & ~warm[shown]),
+        ):
+            relevant = np.bincount(held_out // rows.n_items, minlength=len(rows.users))
+            some = relevant > 0
+            if not some.any():
+                continue
+            values = np.full((np.count_nonzero(some), len(self._names)), np.nan)
+            of_each_k = [metrics.per_user(hit[some], relevant[some], k).values() for k in self.plan.ks]
+            values[:, accuracy] = np.stack([column for columns in of_each_k for column in columns], axis=1)
+            self._add_sums(segment, Sums.of_means(rows.users[some], values, self.plan.samples))
 
     def _expose(self, shown: NDArray[np.int64]) -> None:
         grown = np.zeros((len(self.items), self.columns))
@@ -158,8 +189,9 @@ class Evaluation:
     def finish(self, n_items: int) -> Metrics:
         """The figures over a catalogue of `n_items`.
 
-        A segment's stand under `NAME/SEGMENT`. Raises `DataError` where there was nothing to evaluate on, or the lists
-        show more items than the catalogue has.
+        A segment's stand under `NAME/SEGMENT`. Where the catalogue says that train knows only some of the held-out
+        items, the segments warm-items and cold-items have the accuracy on either. Raises `DataError` where there was
+        nothing to evaluate on, or the lists show more items than the catalogue has.
         """
         if None not in self.sums:
             raise DataError(
@@ -176,9 +208,18 @@ class Evaluation:
             result |= points(exposure.of_items(self.shown[:, n], k, n_items))
             if self.plan.groups is not None:
                 result |= points(self._between_groups(self.shown[:, len(self.plan.ks) + n], k))
-        for segment in sorted(name for name in self.sums if name is not None):
-            result |= figures([f"{name}/{segment}" for name in self._names], self.sums[segment].means())
+        for segment in self._segments():
+            named = figures([f"{name}/{segment}" for name in self._names], self.sums[segment].means())
+            if segment in (WARM_ITEMS, COLD_ITEMS):
+                named = {name: one for name, one in named.items() if name.partition("@")[0] in metrics.PER_USER}
+            result |= named
         return result
+
+    def _segments(self) -> list[str]:
+        """Names in order; held-out items of one kind only are no segment."""
+        found = {name for name in self.sums if name is not None}
+        kinds = {WARM_ITEMS, COLD_ITEMS}
+        return sorted(found if kinds <= found else found - kinds)
 
     def _between_groups(self, amounts: NDArray[np.float64], k: int) -> dict[str, float]:
         labels = pd.Series(self.plan.groups)

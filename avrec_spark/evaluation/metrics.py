@@ -27,6 +27,29 @@ from numpy.typing import NDArray
 
 PER_USER = ("ndcg", "precision", "recall", "map", "mrr", "hit-rate", "f1", "map-min")
 
+# Of bias, of unequal exposure, of error: the smaller, the better.
+_LOWER_IS_BETTER = ("popularity", "popularity-lift", "miscalibration", "gini", "group-gini", "group-divergence")
+
+
+def better(name: str) -> int:
+    """1 where more is better, −1 where less is.
+
+    >>> better("ndcg@10"), better("gini@10/new")
+    (1, -1)
+    """
+    return -1 if parts(name)[0] in _LOWER_IS_BETTER else 1
+
+
+def parts(name: str) -> tuple[str, int, str]:
+    """Metric, list length (0 without one), and segment or group (empty without one) of a figure's name.
+
+    >>> parts("ndcg@10/new"), parts("gini@20"), parts("rmse")
+    (('ndcg', 10, 'new'), ('gini', 20, ''), ('rmse', 0, ''))
+    """
+    place, _, label = name.partition("/")
+    metric, _, k = place.partition("@")
+    return metric, int(k) if k.isdigit() else 0, label
+
 
 def per_user(hits: NDArray[np.bool_], relevant: NDArray[np.int64], k: int) -> dict[str, NDArray[np.float64]]:
     """Each metric for each user. `hits` bool[users, ≥ k]: is the item at that rank relevant; `relevant` int64[users].

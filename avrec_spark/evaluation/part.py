@@ -66,10 +66,3 @@ class Part:
     def n_ranked(self, fitted: Recommender) -> int:
         """How many items there are to choose from."""
         return len(fitted.items) if self.candidates is None else len(self.candidates)
-
-    def segments(self) -> dict[str, pd.DataFrame]:
-        """The held-out pairs by whether train knows their item: warm and cold; empty where all are of one kind."""
-        known = self.held_out[c.ITEM_ID].isin(self.train[c.ITEM_ID])
-        if known.all() or not known.any():
-            return {}
-        return {"warm": self.held_out[known], "cold": self.held_out[~known]}

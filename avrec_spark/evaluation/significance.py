@@ -16,7 +16,7 @@ retrieval: the t-test and the bootstrap agree, so that p_t decides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from scipy import stats
 from avrec_spark import columns as c
 from avrec_spark.errors import DataError, MissingColumnsError
 from avrec_spark.evaluation.bootstrap import Sums
+from avrec_spark.evaluation.metrics import better
 
 LEVEL = 0.05
 POWER = 0.80
@@ -123,7 +124,7 @@ def compare(
 
 
 def compare_frames(
-    models: dict[str, pd.DataFrame], reference: str, metric: str, samples: int = 1000
+    models: Mapping[str, pd.DataFrame], reference: str, metric: str, samples: int = 1000
 ) -> dict[str, Comparison]:
     """Every other model against `reference`, Holm-adjusted; frames as from `executors.per_user_numpy`.
 
@@ -144,6 +145,28 @@ def compare_frames(
             found[name] = compare(a, b, base.index.to_numpy(), metric, samples)
     adjusted = holm([one.p_t for one in found.values()])
     return {name: replace(one, adjusted=p) for (name, one), p in zip(found.items(), adjusted, strict=True)}
+
+
+def against_best(
+    models: Mapping[str, pd.DataFrame], samples: int = 1000
+) -> dict[str, tuple[str, dict[str, Comparison]]]:
+    """metric → the model with the best mean, and every other model against it; frames as for `compare_frames`.
+
+    Metrics that say nothing of some model's users are left out.
+
+    >>> frames = {"a": pd.DataFrame({"user_id": [1, 2], "ndcg@5": [0.5, 0.6]})}
+    >>> frames["b"] = frames["a"].assign(**{"ndcg@5": [0.1, 0.3]})
+    >>> best, others = against_best(frames)["ndcg@5"]
+    >>> best, round(others["b"].difference, 2)
+    ('a', -0.35)
+    """
+    found = {}
+    for metric in (str(name) for name in next(iter(models.values())) if name != c.USER_ID):
+        means = {name: frame[metric].mean() for name, frame in models.items()}
+        if not pd.isna(list(means.values())).any():
+            best = min(means, key=lambda name: (-better(metric) * means[name], name))
+            found[metric] = best, compare_frames(models, best, metric, samples)
+    return found
 
 
 def holm(p: Sequence[float]) -> list[float]:

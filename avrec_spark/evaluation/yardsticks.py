@@ -1,7 +1,7 @@
-"""Published protocols as named configurations: data, split, what is ranked, and the settings of each model.
+"""Published protocols as named configurations: data, split, and what is ranked.
 
 A protocol is exact, so that its figures can be laid beside published ones. Settings are chosen on a validation part
-carved out of train (`Protocol.validation_parts`); test is read once.
+carved out of train (`Protocol.validation_parts`) and lie in conf/yardsticks; test is read once.
 
 | name | test | validation, for choosing settings |
 |---|---|---|
@@ -17,19 +17,28 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from avrec_spark import columns as c
+from avrec_spark import config
 from avrec_spark.dataset.splits import TEST, TRAIN, leave_last_out, stratified_split
+from avrec_spark.encoders import text
 from avrec_spark.errors import DataError, MissingColumnsError, UsageError, closest
 from avrec_spark.evaluation.files import read_features, read_interactions
 from avrec_spark.evaluation.part import Part
 
-_DEFAULT_DATA = Path(__file__).resolve().parents[2] / ".cache" / "data"
+_ROOT = Path(__file__).resolve().parents[2]
+_DEFAULT_DATA = _ROOT / ".cache" / "data"
+_SETTINGS = _ROOT / "conf" / "yardsticks"
+
+
+ALIASES = ("best-cf", "best")
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,9 @@ class Protocol:
 
     `fingerprints` are those of the test pairs, one a fold; `k` is the length of the lists and `metric` what settings
     are chosen by. For every user in test all train items are ranked, or the fold's, without the user's own train items.
-    `validation` is told how many parts are wanted, and gives as many as it has.
+    `validation` is told how many parts are wanted, and gives as many as it has. For models in `rated` the ratings are
+    weights, for the others all interactions weigh 1. `best` names the models that were best on validation, `best` of
+    all and `best-cf` of those that use no content.
     """
 
     name: str
@@ -55,7 +66,20 @@ class Protocol:
     fingerprints: tuple[str, ...]
     k: int
     metric: str
-    models: Mapping[str, Tuned] = field(default_factory=dict)
+    rated: frozenset[str] = frozenset()
+    best: Mapping[str, str] = field(default_factory=dict)
+
+    def model(self, name: str) -> str:
+        """The model that the alias `best` or `best-cf` stands for; any other name as it is.
+
+        Raises `UsageError` where the protocol has not named one.
+
+        >>> find("lf-100k").model("ease"), find("lf-100k").model("best-cf")
+        ('ease', 'blend')
+        """
+        if name in ALIASES and name not in self.best:
+            raise UsageError(f"{self.name} names no model as {name}.", "Give --model a name of the registry.")
+        return self.best.get(name, name)
 
     def folds(self, data: Path | None, model: str) -> list[Part]:
         """Train and test as the model gets them. Raises `DataError` where test is not that of the protocol."""
@@ -77,8 +101,10 @@ class Protocol:
         return self._weighted(self.validation(data or default_data(), parts), model)
 
     def tuned(self, model: str) -> Tuned:
-        """The model's settings; its defaults where the protocol says nothing."""
-        return self.models.get(model, Tuned())
+        """The model's settings as `avrec tune` wrote them to conf/yardsticks; its defaults where it wrote none."""
+        file = _SETTINGS / f"{self.name}.yaml"
+        written = config.load(file, environment={}).train.parameters if file.is_file() else {}
+        return Tuned(written.get(model, {}), model in self.rated)
 
     def _weighted(self, parts: list[Part], model: str) -> list[Part]:
         if self.tuned(model).ratings_as_weights:
@@ -136,7 +162,10 @@ def read_films(folder: Path) -> pd.DataFrame:
 
 
 def film_features(films: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """genre: 0 or 1 a genre. year: Gaussian bumps 5 years wide and apart, so that near years have near vectors."""
+    """genre: 0 or 1 a genre. year: Gaussian bumps 5 years wide and apart, so that near years have near vectors.
+
+    title: the vectors of the platform's own text encoder (extra `text`, about 15 seconds the first time in a process).
+    """
     genres = sorted({genre for film in films[c.CATEGORIES] for genre in film})
     of_film = np.array([[genre in film for genre in genres] for film in films[c.CATEGORIES]], np.float32)
     dated = films[films["year"].notna()]
@@ -145,7 +174,15 @@ def film_features(films: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
         "genre": pd.DataFrame({c.ITEM_ID: films[c.ITEM_ID], c.VECTOR: list(of_film)}),
         "year": pd.DataFrame({c.ITEM_ID: dated[c.ITEM_ID], c.VECTOR: list(bumps)}),
+        "title": pd.DataFrame({c.ITEM_ID: films[c.ITEM_ID], c.VECTOR: list(title_vectors(tuple(films[c.TITLE])))}),
     }
+
+
+@lru_cache(maxsize=1)
+def title_vectors(titles: tuple[str, ...]) -> NDArray[np.float32]:
+    """float32[n, 384] of the encoder e5-text. Raises `MissingExtraError` without the extra `text`."""
+    text.E5Encoder()
+    return text.embedded(titles)
 
 
 def _read_movielens(folder: Path, name: str, wanted: set[str]) -> pd.DataFrame:
@@ -180,23 +217,8 @@ LF_100K = Protocol(
     fingerprints=("107620cfe645be935fd0d6fba8fa701bfff14f326e1a1a315ba967f6009dee25",),
     k=10,
     metric="ndcg@10",
-    models={
-        "sar": Tuned({"half_life_days": 30.0}, ratings_as_weights=True),
-        "als": Tuned({"rank": 32, "alpha": 5.0, "regularisation": 0.3, "iterations": 15}),
-        "ease": Tuned({"regularisation": 300.0}),
-        "item-knn": Tuned({"neighbours": 200}),
-        "blend": Tuned(
-            {
-                "members": [
-                    {"model": "ease", "side": "user", "regularisation": 700.0, "power": 0.7},
-                    {"model": "ease", "window": 60, "regularisation": 300.0},
-                    {"model": "als", "engine": "numpy", "rank": 32, "alpha": 2.0, "regularisation": 0.3},
-                    {"model": "als", "engine": "numpy", "rank": 24, "alpha": 2.0, "iterations": 10},
-                ],
-            }
-        ),
-        "mf": Tuned({"dimension": 64, "dropout": 0.6, "weight_decay": 0.5, "epochs": 24}),
-    },
+    rated=frozenset({"sar"}),
+    best={"best-cf": "blend", "best": "blend"},
 )
 
 
@@ -227,22 +249,8 @@ LAST_OUT_100K = Protocol(
     fingerprints=("d45c5d7f8e2a6d6eea803e9ec75d9e3813fffb04ffe2dc9295ee8b7d10af488a",),
     k=10,
     metric="hit-rate@10",
-    models={
-        "sar": Tuned(ratings_as_weights=True),
-        "transformer": Tuned({"window": 50, "dropout": 0.3, "label_smoothing": 0.05, "epochs": 30, "batch_size": 32}),
-        "markov": Tuned({"window": 16, "decay": 0.85, "memory": 5.0}),
-        "ease": Tuned({"window": 30, "memory": 12.0, "regularisation": 100.0}),
-        "blend": Tuned(
-            {
-                "members": [
-                    {"model": "markov", "window": 16, "decay": 0.85, "memory": 5.0},
-                    {"model": "ease", "window": 30, "memory": 12.0, "regularisation": 100.0},
-                ],
-                "hold_out": "latest",
-                "share": 0.0,
-            }
-        ),
-    },
+    rated=frozenset({"sar"}),
+    best={"best-cf": "blend", "best": "blend"},
 )
 
 _COLD_FOLDS = 5
@@ -282,6 +290,8 @@ COLD_100K = Protocol(
     ),
     k=10,
     metric="ndcg@10",
+    rated=frozenset({"kernel-ridge", "fusion"}),
+    best={"best": "kernel-ridge"},
 )
 
 
@@ -310,19 +320,7 @@ TIKTOK = Protocol(
     fingerprints=("eed1ebd20b52d70ef708ae9a887c625c58df1727ff78be0b870fdb45993553f2",),
     k=20,
     metric="recall@20",
-    models={
-        "lightgcn": Tuned(
-            {
-                "temperature": 0.3,
-                "user_exponent": 0.5,
-                "epochs": 10,
-                "batch_size": 1024,
-                "full_softmax_items": 10_000,
-            }
-        ),
-        "ease": Tuned({"regularisation": 50.0}),
-        "walk": Tuned({"start_power": 0.5, "target_power": -0.1}),
-    },
+    best={"best-cf": "lightgcn", "best": "lightgcn"},
 )
 
 PROTOCOLS = {protocol.name: protocol for protocol in (LF_100K, LAST_OUT_100K, COLD_100K, TIKTOK)}

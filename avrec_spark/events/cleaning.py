@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from avrec_spark import columns as c
 from avrec_spark.config import EventSettings
 from avrec_spark.events import reasons
-from avrec_spark.events.weighting import weigh
+from avrec_spark.events.weighting import opinions, weigh
 
 # Epoch numbers from here on are milliseconds: as seconds they would lie after the year 5000.
 _MILLISECONDS_FROM = 1e11
@@ -32,8 +32,8 @@ def clean(events: pd.DataFrame, settings: EventSettings, now: datetime) -> pd.Da
 
     `events` are rows of tables.EVENTS; ids as they came, everything else text as it arrived; optional columns may be
     absent. A row without `arrived_at` arrives at `now`, which has a time zone. The result has `timestamp` as
-    datetime64[us, UTC] and `NUMBERS`, `watch_ratio` and `weight` as floats; `reason` and `detail` are None for an
-    accepted row. Where several things are wrong the first of this order is told: broken_record, missing_user,
+    datetime64[us, UTC] and `NUMBERS`, `watch_ratio`, `weight` and `opinion` as floats; `reason` and `detail` are None
+    for an accepted row. Where several things are wrong the first of this order is told: broken_record, missing_user,
     missing_item, unknown_event_type, bad_timestamp, future_time, late_time, bad_number, impossible_watch_time,
     impossible_impression.
     """
@@ -49,13 +49,16 @@ def clean(events: pd.DataFrame, settings: EventSettings, now: datetime) -> pd.Da
     ratio = watch / numbers[c.DURATION]
     lacking = {name: _absent(events[name]) for name in (c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP)}
     arrived = _arrived(events, now)
+    ahead = times > arrived + pd.Timedelta(seconds=settings.future_tolerance_seconds)
+    if settings.future_times == "arrival":
+        times, ahead = times.mask(ahead, arrived.astype(times.dtype)), ahead & False
     conditions = {
         reasons.BROKEN_RECORD: np.logical_and.reduce(list(lacking.values())),
         reasons.MISSING_USER: lacking[c.USER_ID],
         reasons.MISSING_ITEM: lacking[c.ITEM_ID],
         reasons.UNKNOWN_EVENT_TYPE: ~types.isin(list(settings.weights)).to_numpy(),
         reasons.BAD_TIMESTAMP: times.isna().to_numpy(),
-        reasons.FUTURE_TIME: (times > arrived + pd.Timedelta(seconds=settings.future_tolerance_seconds)).to_numpy(),
+        reasons.FUTURE_TIME: ahead.to_numpy(),
         reasons.LATE_TIME: _late(times, arrived, settings.max_late_days),
         reasons.BAD_NUMBER: np.logical_or.reduce(unreadable),
         reasons.IMPOSSIBLE_WATCH_TIME: (
@@ -75,6 +78,7 @@ def clean(events: pd.DataFrame, settings: EventSettings, now: datetime) -> pd.Da
         **numbers,
         c.WATCH_RATIO: ratio,
         c.WEIGHT: weigh(types, watch, numbers[c.RATING], settings, numbers[c.DURATION]),
+        c.OPINION: opinions(types, numbers[c.RATING], settings),
         c.REASON: reason,
         c.DETAIL: reason.map(reasons.SENTENCES.get, na_action="ignore"),
     }

@@ -22,6 +22,8 @@ BOT_REGULARITY = "bot_regularity"
 REPEAT_FLOOD = "repeat_flood"
 ADDRESS_FLOOD = "address_flood"
 NEWCOMER_FLOOD = "newcomer_flood"
+FLOOD_ACCOUNT = "flood_account"
+PROFILE_RING = "profile_ring"
 # A file, not a record.
 NOT_EVENTS = "not_events"
 
@@ -42,7 +44,9 @@ SENTENCES = {
     BOT_RATE: "The user acts faster than a person can: events.defences.max_events_per_minute, _hour and _day.",
     BOT_REGULARITY: "The user acts at intervals too equal for a person: events.defences.regular_share.",
     REPEAT_FLOOD: "The user has acted on the item more than events.defences.max_repeats_per_day times in a day.",
-    ADDRESS_FLOOD: "More than events.defences.max_users_per_address users of one address acted on the item in a day.",
+    ADDRESS_FLOOD: "Most users of one address, events.defences.address_users or more, acted on the item in a day.",
     NEWCOMER_FLOOD: "Far more new users than usual acted on the item in one day: events.defences.flood_factor.",
+    FLOOD_ACCOUNT: "The account came with many that told one opinion of one item: events.defences.opinion_agreement.",
+    PROFILE_RING: "The account has nearly the same opinions as several others: events.defences.ring_similarity.",
     NOT_EVENTS: "The file is none that the setting events.format knows.",
 }

@@ -16,4 +16,8 @@ SKIP = "skip"
 # Something was shown: what the platform did and not the user, so it is no act to count in a rate.
 IMPRESSION = "impression"
 
+# What speaks for an item, and against it, by itself; a rating does by its height.
+ENDORSEMENTS = (LIKE, SHARE, FAVOURITE, FOLLOW, PURCHASE, TIP)
+REJECTIONS = (DISLIKE, SKIP)
+
 PLATFORMS = ("short_video", "film", "music", "live", "smart_speaker", "social")

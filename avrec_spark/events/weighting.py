@@ -9,9 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from avrec_spark.config import EventSettings
-from avrec_spark.events.types import RATING, VIEW
+from avrec_spark.events.types import ENDORSEMENTS, RATING, REJECTIONS, VIEW
 
 _A_DAY = pd.Timedelta(days=1)
+# Ratings in the highest and the lowest fifth of the scale are opinions: 5 and 1 of 5.
+_FIFTH = 0.2
 
 
 def weigh(
@@ -39,10 +41,31 @@ def weigh(
     if durations is not None:
         complete = (durations.astype(float) * settings.completed_ratio).fillna(settings.completed_seconds)
     watched = (watch_seconds.astype(float) / complete).clip(0, 1).fillna(1.0)
-    span = settings.best_rating - settings.neutral_rating
-    rated = ((ratings.astype(float) - settings.neutral_rating) / span).clip(0, 1).fillna(0.0)
+    rated = _rated(ratings, settings).fillna(0.0)
     share = np.where(types == VIEW, watched, np.where(types == RATING, rated, 1.0))
     return np.asarray(base * share, np.float64)
+
+
+def opinions(types: pd.Series[Any], ratings: pd.Series[Any], settings: EventSettings) -> NDArray[np.float64]:
+    """float64[n]: 1 for an event that speaks for its item, −1 against it, 0 that does neither.
+
+    Endorsements are like, share, favourite, follow, purchase, tip and ratings in the highest fifth of the scale from
+    `neutral_rating` to `best_rating`, rejections are dislike, skip and ratings in the lowest fifth.
+
+    >>> types = pd.Series(["view", "like", "skip", "rating", "rating", "rating"])
+    >>> opinions(types, pd.Series([None, None, None, 5, 3, 1]), EventSettings()).tolist()
+    [0.0, 1.0, -1.0, 1.0, 0.0, -1.0]
+    """
+    is_rating, rated = types == RATING, _rated(ratings, settings)
+    speaks_for = types.isin(ENDORSEMENTS) | (is_rating & (rated > 1 - _FIFTH))
+    against = types.isin(REJECTIONS) | (is_rating & (rated <= _FIFTH))
+    return speaks_for.to_numpy(np.float64) - against.to_numpy(np.float64)
+
+
+def _rated(ratings: pd.Series[Any], settings: EventSettings) -> pd.Series[Any]:
+    """Share of the scale, from `neutral_rating` (0) to `best_rating` (1)."""
+    span = settings.best_rating - settings.neutral_rating
+    return ((ratings.astype(float) - settings.neutral_rating) / span).clip(0, 1)
 
 
 def fade(weights: pd.Series[Any], times: pd.Series[Any], latest: pd.Timestamp, half_life_days: float) -> pd.Series[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,7 @@ from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.errors import SettingsError
 from avrec_spark.models import blend_weights, registry
 from avrec_spark.models.base import Recommender, choice
+from avrec_spark.models.blend_weights import Ballots
 from avrec_spark.models.histories import Histories
 from avrec_spark.recommend.topk import Matrix, ScoreSource
 
@@ -32,9 +33,10 @@ class Blend(Recommender):
     ascent from equal weights; `weights` gives them instead. With a validation part the members are fitted on train and
     the weights learnt on that part. Without, the members are first fitted on train without a share of each user's
     items (`hold_out`: random ones, or the latest; at least one), on which the weights are learnt, then on all of train.
+    `hold_outs` such divisions count together: other random items, or the latest, those before them, and so on.
 
     `members` are models with their parameters: [{"model": "ease", "regularisation": 300.0}, …]. A fit costs what the
-    members' cost, twice without a validation part, and one pass over all scores. Folds in where all members do.
+    members' cost, once more for each division, and one pass over all scores. Folds in where all members do.
     Source: Jahrer, Töscher and Legenstein, Combining Predictions for Accurate Recommender Systems, KDD 2010.
     """
 
@@ -47,6 +49,7 @@ class Blend(Recommender):
         weights: list[float] = _LEARN,
         hold_out: str = "random",
         share: float = 0.2,
+        hold_outs: int = 1,
         k: int = 10,
         seed: int = 42,
     ) -> None:
@@ -54,6 +57,7 @@ class Blend(Recommender):
         self.weights = list(weights)
         self.hold_out = choice("The parameter hold_out of the model blend", hold_out, HOLD_OUT)
         self.share = share
+        self.hold_outs = hold_outs
         self.k = k
         self.seed = seed
         if not members or not all(isinstance(member.get("model"), str) for member in members):
@@ -81,38 +85,50 @@ class Blend(Recommender):
 
     # -- fit ---------------------------------------------------------------------------------------------------------
 
-    def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
+    def learn_weights(self, parts: Iterable[TrainingSet]) -> list[float]:
+        """Fit the members on each training set, and learn the weights on the validation parts of all of them.
+
+        `history` has NDCG@k on these after each step of the search.
+        """
         self._models = self._created()
-        given = training_set.validation is not None
+        # The members do not see what is held out, so that they train here as they do on all of train.
+        self._search([self._ballots(part, replace(part, validation=None)) for part in parts])
+        return self.learnt_weights()
+
+    def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
         if self.weights:
+            self._models = self._created()
             self._learnt = np.array(self.weights) / sum(self.weights)
-        elif given:
             self._fit_members(training_set)
-            self._learn(training_set)
+        elif training_set.validation is None:
+            self.learn_weights(self._divisions(training_set))
+            self._fit_members(training_set)
         else:
-            part = blend_weights.hold_out(training_set, self.hold_out == "latest", self.share, self.seed)
-            # The members do not see what is held out, so that they train here as they do on all of train.
-            self._fit_members(replace(part, validation=None))
-            self._learn(part)
-        if self.weights or not given:
-            self._fit_members(training_set)
+            self._models = self._created()
+            self._search([self._ballots(training_set, training_set)])
         for model in self._models:
             # The same rows, once.
             model._histories, model._seen = self._histories, self._seen
         return self._blended()
 
+    def _divisions(self, training_set: TrainingSet) -> Iterator[TrainingSet]:
+        part = training_set
+        for number in range(self.hold_outs):
+            whole = part if self.hold_out == "latest" else training_set
+            part = blend_weights.hold_out(whole, self.hold_out == "latest", self.share, self.seed + number)
+            yield part
+
     def _fit_members(self, training_set: TrainingSet) -> None:
         for model in self._models:
             model.fit_training_set(training_set)
 
-    def _learn(self, part: TrainingSet) -> None:
+    def _ballots(self, part: TrainingSet, fitted_on: TrainingSet) -> Ballots:
         assert part.validation is not None
+        self._fit_members(fitted_on)
         members = [model.score_sources() for model in self._models]
-        votes = blend_weights.ballots(members, self._models[0]._seen, part.validation, self.seed)
-        if len(votes.held_out) == 0:
-            # Too little to hold out: nothing speaks for other weights than equal ones.
-            self._learnt = np.full(len(members), 1 / len(members))
-            return
+        return blend_weights.ballots(members, self._models[0]._seen, part.validation, self.seed)
+
+    def _search(self, votes: list[Ballots]) -> None:
         self._learnt, path = blend_weights.search(votes, self.k)
         self.history = [{f"ndcg@{self.k}": figure} for figure in path]
 

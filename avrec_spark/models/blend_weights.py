@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +41,9 @@ class Ballots:
 
     def ndcg(self, weights: NDArray[np.float64], k: int) -> NDArray[np.float64]:
         """float64[n]: each user's NDCG@k of the blend with these weights float64[M]."""
-        total = np.tensordot(self.scores, weights.astype(np.float32), (1, 0)) if len(self.scores) else self.scores
+        if len(self.scores) == 0:
+            return np.empty(0)
+        total = np.tensordot(self.scores, weights.astype(np.float32), (1, 0))
         total = np.where(self.real, total, -np.inf)
         k = min(k, total.shape[1])
         best = np.argpartition(-total, k - 1, axis=1)[:, :k]
@@ -108,21 +111,28 @@ def _ballots_of(
     return scores, real, relevant
 
 
-def search(votes: Ballots, k: int) -> tuple[NDArray[np.float64], list[float]]:
+def search(votes: Sequence[Ballots], k: int) -> tuple[NDArray[np.float64], list[float]]:
     """(weights float64[M] that sum to 1, mean NDCG@k after each step): coordinate ascent from equal weights.
 
     A step tries multiples of one weight, 0, and the mean of all. It is taken where it gains more than the standard
-    error of the gain over the users: what chance can explain moves no weight.
+    error of the gain over the users: what chance can explain moves no weight. Where nothing was held out the weights
+    stay equal.
     """
-    n_members = votes.scores.shape[1]
+    n_members = votes[0].scores.shape[1]
     weights = np.full(n_members, 1 / n_members)
-    now = votes.ndcg(weights, k)
+
+    def ndcg(trial: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.concatenate([part.ndcg(trial, k) for part in votes])
+
+    now = ndcg(weights)
+    if len(now) == 0:
+        return weights, []
     path = [float(now.mean())]
     for _ in range(_MAX_SWEEPS):
         steps = len(path)
         for member in range(n_members):
             trials = [_with(weights, member, value) for value in _values(weights, member)]
-            figures = [votes.ndcg(trial, k) for trial in trials]
+            figures = [ndcg(trial) for trial in trials]
             best = int(np.argmax([figure.mean() for figure in figures]))
             gain = figures[best] - now
             if gain.mean() > gain.std() / np.sqrt(len(gain)):

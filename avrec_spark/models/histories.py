@@ -64,8 +64,15 @@ class Histories:
         return np.asarray(self.starts[self.user + 1] - 1 - np.arange(len(self.user)), np.int64)
 
     def fading(self, memory: float) -> NDArray[np.float32]:
-        """float32[n]: e^(−k / memory) for the event k places before the latest; 1 for all where memory is 0."""
-        return np.exp(-self.recency() / memory).astype(np.float32) if memory else np.ones(len(self.user), np.float32)
+        """float32[n]: e^(−k / memory) for the event k places before the latest; 1 for all where memory is 0.
+
+        Events of one user at one time share the mean of theirs: which of them came last cannot be known.
+        """
+        if not memory or len(self.user) == 0:
+            return np.ones(len(self.user), np.float32)
+        moment = np.cumsum((np.diff(self.user, prepend=-1) != 0) | (np.diff(self.timestamp, prepend=0.0) != 0)) - 1
+        fade = np.exp(-self.recency() / memory)
+        return (np.bincount(moment, fade) / np.bincount(moment)).astype(np.float32)[moment]
 
     def matrix(self, values: NDArray[np.float32]) -> csr_matrix:
         """float32[n_users, n_items] of one value an event, those of repeated pairs summed."""

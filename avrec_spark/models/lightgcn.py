@@ -17,7 +17,8 @@ from avrec_spark.dataset.loader import Batch
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.models.histories import Histories
 from avrec_spark.models.torch_model import BELOW_EVERY_COSINE, TorchRecommender
-from avrec_spark.recommend.topk import Matrix
+from avrec_spark.recommend.topk import Matrix, ScoreSource
+from avrec_spark.training.loop import biased
 from avrec_spark.training.losses import Candidates, softmax_loss
 
 # Of the untrained embeddings.
@@ -27,6 +28,8 @@ _SCALE = 0.1
 class Graph:
     """Â = D^-1/2 A D^-1/2 of the bipartite graph with an edge a user and item; users come before items.
 
+    `between_items` float32[items, items] are weights of further edges, the larger of the two directions.
+
     It multiplies vectors float32[users + items, d], and a gradient passes through it: Â is symmetric, so that the
     gradient of Â x is Â times the gradient.
 
@@ -35,9 +38,10 @@ class Graph:
     array([1.414, 0.707, 0.707], dtype=float32)
     """
 
-    def __init__(self, interactions: csr_matrix) -> None:
+    def __init__(self, interactions: csr_matrix, between_items: csr_matrix | None = None) -> None:
         edges = csr_matrix(interactions > 0, dtype=np.float32)
-        whole = bmat([[None, edges], [edges.T, None]], format="csr", dtype=np.float32)
+        near = None if between_items is None else between_items.maximum(between_items.T)
+        whole = bmat([[None, edges], [edges.T, near]], format="csr", dtype=np.float32)
         scale = 1.0 / np.sqrt(np.maximum(np.asarray(whole.sum(axis=1)).ravel(), 1.0))
         self._matrix = csr_matrix(whole.multiply(scale[:, None]).multiply(scale), dtype=np.float32)
         self._on_device: Tensor | None = None
@@ -124,11 +128,11 @@ class LightGCNModule(nn.Module):
             layers.append(self.graph.smooth(layers[-1]))
         return layers
 
-    def user_vectors(self, users: Tensor) -> Tensor:
-        return self.smoothed().user_vectors(users)
-
-    def item_vectors(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        return self.smoothed().item_vectors(items)
+    def score_sources(self, training_set: TrainingSet) -> list[ScoreSource]:
+        """The cosines after one propagation."""
+        smoothed = self.smoothed()
+        left = torch.cat([smoothed.users, smoothed.users.new_ones(self.n_users, 1)], dim=1)
+        return [ScoreSource(left.cpu().numpy(), biased(smoothed.items, smoothed.bias))]
 
 
 class LightGCN(TorchRecommender):

@@ -19,6 +19,7 @@ _MODELS = {
     "user-knn": ("knn", "UserKNN"),
     "content-cosine": ("content", "ContentCosine"),
     "ridge": ("content", "Ridge"),
+    "kernel-ridge": ("kernel_ridge", "KernelRidge"),
     "markov": ("markov", "Markov"),
     "walk": ("walk", "Walk"),
     "ease": ("ease", "EASE"),

@@ -1,7 +1,7 @@
-"""How behaviour arrives: files or a Delta table of any layout → rows of bronze.events, in the words they came in.
+"""How behaviour arrives: files, a Delta table or topics of any layout → rows of bronze.events, in their own words.
 
 A record is identified by its own event id; else by its file and its position there; in a Delta table, whose files are
-rewritten, by what it says.
+rewritten, by what it says; in a topic by its partition and its offset.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from avrec_spark import columns as c
 from avrec_spark.config import EventSettings
 from avrec_spark.errors import MissingColumnsError
 from avrec_spark.lakehouse import read_delta
+from avrec_spark.pipelines import kafka
 from avrec_spark.pipelines.sources import SourceFile
 
 REQUIRED = (c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP)
@@ -35,6 +36,7 @@ FORMATS = {
 _COMPRESSED = (".gz", ".bz2")
 _CORRUPT = "_corrupt_record"
 _FILE = "file"
+_PLACE = "_place"
 _DELTA_LOG = "_delta_log/"
 _HEADERS_AT_ONCE = 16
 
@@ -95,26 +97,39 @@ class Reader:
             frames.append(self.spark.read.csv(uris, schema=schema, enforceSchema=False, **options))
         return frames
 
+    def read_records(self, records: DataFrame) -> DataFrame:
+        """Rows of tables.EVENTS of every record of some topics, as kafka.records brings them."""
+        # Of a list of events the parser would keep the first one only.
+        text = F.when(F.col(c.RECORD).rlike(r"^\s*\{"), F.col(c.RECORD))
+        event = F.from_json(text, self._schema(records.select(text)), {"columnNameOfCorruptRecord": _CORRUPT})
+        raw = records.select(event.alias("event"), F.struct(c.SOURCE, c.ROW, c.RECORD).alias(_PLACE))
+        raw = raw.select("event.*", _PLACE)
+        rows = raw.select(*self._columns(raw), f"{_PLACE}.*", F.current_timestamp().alias(c.ARRIVED_AT))
+        identified = rows.withColumn(c.EVENT_ID, F.coalesce(c.EVENT_ID, kafka.place()))
+        return _told_apart(identified.withColumn(_FILE, F.col(c.SOURCE)))
+
+    def _schema(self, texts: DataFrame) -> StructType:
+        """As of a file with these lines."""
+        lines = texts.dropna().rdd.map(lambda row: str(row[0]))
+        return _with_corrupt(self.spark.read.json(lines, columnNameOfCorruptRecord=_CORRUPT).schema)
+
     def _rows(self, raw: DataFrame, name: str) -> DataFrame:
         """Records of one layout with our column names, their position (`row`) and their original text."""
-        data = [column for column in raw.columns if column != _CORRUPT]
-        self._check(raw.select(*[f"`{column}`" for column in data]), name)
+        data = [F.col(f"`{column}`") for column in raw.columns if column != _CORRUPT]
+        self._check(raw.select(*data), name)
+        corrupt = F.col(_CORRUPT) if _CORRUPT in raw.columns else F.lit(None).cast("string")
+        original = F.to_json(F.struct(*data)) if data else F.lit(None)
         positioned = raw.select(
-            "*",
+            *self._columns(raw),
+            F.lit(self.source).alias(c.SOURCE),
+            F.coalesce(corrupt, original).alias(c.RECORD),
+            F.current_timestamp().alias(c.ARRIVED_AT),
             F.col("_metadata.file_path").alias(_FILE),
             F.col("_metadata.file_block_start").alias("block"),
             F.monotonically_increasing_id().alias("order"),
         )
-        corrupt = F.col(_CORRUPT) if _CORRUPT in raw.columns else F.lit(None).cast("string")
-        original = F.to_json(F.struct(*[F.col(f"`{column}`") for column in data])) if data else F.lit(None)
-        rows = positioned.select(
-            *[self._column(raw, ours) for ours in c.EVENT_FIELDS],
-            F.lit(self.source).alias(c.SOURCE),
-            (F.expr(f"row_number() OVER (PARTITION BY {_FILE} ORDER BY block, `order`)") - 1).alias(c.ROW),
-            F.coalesce(corrupt, original).alias(c.RECORD),
-            F.current_timestamp().alias(c.ARRIVED_AT),
-            _FILE,
-        )
+        row = F.expr(f"row_number() OVER (PARTITION BY {_FILE} ORDER BY block, `order`)") - 1
+        rows = positioned.withColumn(c.ROW, row).drop("block", "order")
         place = (c.SOURCE, c.RECORD) if name == "delta" else (_FILE, c.ROW)
         return rows.withColumn(c.EVENT_ID, F.coalesce(c.EVENT_ID, F.sha2(F.concat_ws("#", *place), 256)))
 
@@ -137,14 +152,19 @@ class Reader:
                 "a constant: --set events.constants.event_type=view.",
             )
 
-    def _column(self, raw: DataFrame, ours: str) -> Column:
-        """A column of the source under our name: ids keep their kind, anything else becomes text."""
-        found = _find(raw.schema, self.settings.columns.get(ours, ours))
+    def _columns(self, raw: DataFrame) -> list[Column]:
+        """The columns of an event under our names: ids keep their kind, anything else becomes text."""
+        return [self._column(raw.schema, ours).alias(ours) for ours in c.EVENT_FIELDS]
+
+    def _column(self, schema: StructType, ours: str) -> Column:
+        constant = F.lit(self.settings.constants.get(ours)).cast("string")
+        found = _find(schema, self.settings.columns.get(ours, ours))
         if found is None:
-            return F.lit(self.settings.constants.get(ours)).cast("string").alias(ours)
+            return constant
         column, kind = found
-        is_id = ours in (c.USER_ID, c.ITEM_ID)
-        return column.cast("bigint" if is_id and isinstance(kind, IntegralType) else "string").alias(ours)
+        if ours in (c.USER_ID, c.ITEM_ID) and isinstance(kind, IntegralType):
+            return column.cast("bigint")
+        return F.coalesce(column.cast("string"), constant)
 
 
 def is_delta(files: list[SourceFile]) -> bool:
@@ -167,9 +187,12 @@ def _first_line(uri: str) -> str:
 
 
 def _read_json(spark: SparkSession, uris: list[str]) -> DataFrame:
-    inferred = spark.read.json(uris, columnNameOfCorruptRecord=_CORRUPT).schema
-    schema = StructType([field for field in inferred if field.name != _CORRUPT]).add(_CORRUPT, StringType())
+    schema = _with_corrupt(spark.read.json(uris, columnNameOfCorruptRecord=_CORRUPT).schema)
     return spark.read.json(uris, schema=schema, columnNameOfCorruptRecord=_CORRUPT)
+
+
+def _with_corrupt(inferred: StructType) -> StructType:
+    return StructType([field for field in inferred if field.name != _CORRUPT]).add(_CORRUPT, StringType())
 
 
 def _read_parquet(spark: SparkSession, uris: list[str]) -> DataFrame:

@@ -42,7 +42,7 @@ def run(context: Context) -> Counts:
         catalog = _with_kept_ids(context, catalog, listed)
     context.lakehouse.replace(tables.CATALOG, _with_gone(context, catalog))
     written = context.lakehouse.read(tables.CATALOG)
-    context.lakehouse.replace(tables.ITEMS, _items(written))
+    context.lakehouse.replace(tables.ITEMS, _with_predictions(context, _items(written)))
     found = {row[0]: row[1] for row in written.groupBy(c.STATUS).count().collect()}
     missing, gone = found.get(tables.MISSING, 0), found.get(tables.GONE, 0)
     there = found.get(tables.PRESENT, 0) + missing
@@ -248,6 +248,15 @@ def _items(catalog: DataFrame) -> DataFrame:
         c.CHANNEL,
         c.PUBLISHED_AT,
     )
+
+
+def _with_predictions(context: Context, items: DataFrame) -> DataFrame:
+    """Adds what the labels job has predicted, which a new look at the catalogue does not change."""
+    before = context.lakehouse.read_or_empty(tables.ITEMS)
+    # A lakehouse that an earlier version wrote has no such column.
+    if not context.lakehouse.exists(tables.ITEMS) or c.PREDICTED_TAGS not in before.columns:
+        return items
+    return items.join(before.select(c.ITEM_ID, c.PREDICTED_TAGS), c.ITEM_ID, "left")
 
 
 def _check(settings: config.Settings) -> None:

@@ -9,7 +9,7 @@ their order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import PurePosixPath
@@ -22,16 +22,18 @@ from pyspark.sql.pandas.functions import pandas_udf
 from avrec_spark import columns as c
 from avrec_spark import config, tables
 from avrec_spark.errors import DataError, MissingColumnsError, SettingsError
-from avrec_spark.events import defences, reasons
+from avrec_spark.events import reasons
 from avrec_spark.events.cleaning import clean
-from avrec_spark.events.types import IMPRESSION
 from avrec_spark.events.weighting import fade
-from avrec_spark.pipelines import arrivals, sources, streams
+from avrec_spark.pipelines import arrivals, defences, kafka, sources, streams
 from avrec_spark.pipelines.job import Context, Counts, Job
+from avrec_spark.pipelines.sources import SourceFile
 
 _IDS = (c.USER_ID, c.ITEM_ID)
-_ROWS_A_GROUP = 500_000
-_SCHEME = re.compile(r"^[A-Za-z0-9]+:(//)?")
+# In the words of Spark's readers, of its planner, and of Python.
+_GONE = re.compile(
+    r"reading file (.+?)\. File does not exist|Path does not exist: (.+?)\. SQLSTATE|No such file or directory: '(.+?)'"
+)
 
 
 def run(context: Context) -> Counts:
@@ -46,11 +48,9 @@ def run(context: Context) -> Counts:
                 "table; events.format reads files of other names.",
             )
         context.lakehouse.merge(tables.EVENTS, arrived, if_differs=c.RECORD)
-    elif settings.mode == "available-now":
-        streams.take_available(context, source, partial(_take, context, source))
+        counts = _refresh(context, source, files)
     else:
-        streams.take_continuously(context, source, partial(_take, context, source), lambda: _refresh(context, source))
-    counts = _refresh(context, source)
+        counts = _follow(context, source)
     if counts["rows_out"] == 0:
         raise DataError(
             f"None of the {counts['quarantined']} events in {source} is usable.",
@@ -63,19 +63,51 @@ def run(context: Context) -> Counts:
 # -- bronze ----------------------------------------------------------------------------------------------------------
 
 
-def _take(context: Context, source: str, names: set[str]) -> None:
-    """Take the files of one micro-batch, named as Spark names them, into bronze."""
-    listed = {_path(file.uri): file for file in sources.files(source)}
-    gone = sorted(name for name in names if _path(name) not in listed)
-    if gone:
+def _follow(context: Context, source: str) -> Counts:
+    """Take what has come since the last time or, continuously, what comes."""
+    of_kafka = kafka.is_kafka(source)
+    take = partial(_take_records if of_kafka else _take_files, context, source)
+
+    def refresh() -> Counts:
+        return _refresh(context, source, [] if of_kafka else sources.files(source))
+
+    if context.settings.events.mode == "available-now":
+        streams.take_available(context, source, take)
+    else:
+        streams.take_continuously(context, source, take, refresh)
+    return refresh()
+
+
+def _take_files(context: Context, source: str, batch: DataFrame) -> None:
+    """Take the files of one micro-batch into bronze."""
+    try:
+        files = [
+            SourceFile(row["path"], PurePosixPath(row["path"]).name, row["length"], row["modificationTime"].timestamp())
+            for row in batch.orderBy("path").collect()
+        ]
+        arrived = arrivals.Reader(context.spark, context.settings.events, source, strict=False).read(files)
+        if arrived is not None:
+            _add(context, arrived)
+    except Exception as error:
+        gone = _GONE.search(str(error))
+        if gone is None:
+            raise
         raise DataError(
-            f"{gone[0]} was removed before it was taken ({len(gone)} files of a micro-batch of {len(names)}).",
+            f"{gone[gone.lastindex or 0]} was removed before it was taken.",
             "Put it back, so that nothing is lost, and run the job again.",
-        )
-    files = [listed[_path(name)] for name in sorted(names)]
-    arrived = arrivals.Reader(context.spark, context.settings.events, source, strict=False).read(files)
-    if arrived is None:
-        return
+        ) from error
+
+
+def _take_records(context: Context, source: str, batch: DataFrame) -> None:
+    """Take the records of one micro-batch into bronze; they are read once for their layout and once for themselves."""
+    batch.persist()
+    try:
+        _add(context, arrivals.Reader(context.spark, context.settings.events, source).read_records(batch))
+    finally:
+        batch.unpersist()
+
+
+def _add(context: Context, arrived: DataFrame) -> None:
     if context.lakehouse.exists(tables.EVENTS):
         # An id of another kind is refused, by itself: it must not stop all that comes after it.
         kinds = dict(context.lakehouse.read(tables.EVENTS).dtypes)
@@ -83,18 +115,12 @@ def _take(context: Context, source: str, names: set[str]) -> None:
     context.lakehouse.merge(tables.EVENTS, arrived, if_differs=c.RECORD)
 
 
-def _path(uri: str) -> str:
-    """A file without what Spark and the listing call differently: /a, file:/a and file:///a; s3://b/a and s3a://b/a."""
-    return _SCHEME.sub("", uri)
-
-
-def _strangers(context: Context, source: str) -> DataFrame:
-    """Files that no format is known for."""
-    found = sources.files(source)
-    known = arrivals.is_delta(found)
+def _strangers(context: Context, source: str, files: list[SourceFile]) -> DataFrame:
+    """Those of the files that no format is known for."""
+    known = arrivals.is_delta(files)
     others = [
         (file.relative, file.uri)
-        for file in found
+        for file in files
         if not known and arrivals.format_of(file, context.settings.events) is None
     ]
     return context.spark.createDataFrame(others, f"{c.KEY} string, {c.ORIGINAL} string").select(
@@ -110,11 +136,11 @@ def _strangers(context: Context, source: str) -> DataFrame:
 # -- silver ----------------------------------------------------------------------------------------------------------
 
 
-def _refresh(context: Context, source: str) -> Counts:
-    """silver.interactions from all of bronze, and what is refused into quarantine."""
+def _refresh(context: Context, source: str, files: list[SourceFile]) -> Counts:
+    """silver.interactions from all of bronze; what is refused, and the source's strangers, into quarantine."""
     if not context.lakehouse.exists(tables.EVENTS):
         raise DataError(
-            f"Nothing has arrived in {source} yet.", "Run the job again when there are files, or correct events.source."
+            f"Nothing has arrived in {source} yet.", "Run the job again when something has, or correct events.source."
         )
     judged = _judge(context, context.lakehouse.read(tables.EVENTS))
     refused = judged.where(F.col(c.REASON).isNotNull())
@@ -122,12 +148,13 @@ def _refresh(context: Context, source: str) -> Counts:
     quarantined = context.quarantine(
         refused.select(
             c.SOURCE,
-            F.col(c.EVENT_ID).alias(c.KEY),
+            # A record of a topic is told by its place; its own event id is in its text.
+            F.when(F.startswith(c.SOURCE, F.lit("kafka:")), kafka.place()).otherwise(F.col(c.EVENT_ID)).alias(c.KEY),
             c.REASON,
             c.DETAIL,
             F.col(c.RECORD).alias(c.ORIGINAL),
             F.lit(False).alias(c.RETRYABLE),
-        ).unionByName(_strangers(context, source))
+        ).unionByName(_strangers(context, source, files))
     )
     rows_out = accepted.count()
     if (half_life := context.settings.events.half_life_days) is not None:
@@ -151,14 +178,12 @@ def _judge(context: Context, bronze: DataFrame) -> DataFrame:
     rows = _without_duplicates(rows).persist()
     if not settings.defences.enabled:
         return rows
-    users, floods = _defend(rows, settings.defences, max(context.spark.sparkContext.defaultParallelism, 1))
-    bots = users.where(F.col(c.REASON).isNotNull()).select(c.USER_ID, F.col(c.REASON).alias("bot"))
-    judged = rows.join(bots, c.USER_ID, "left")
-    judged = judged.join(floods.withColumnRenamed(c.REASON, "flood"), c.EVENT_ID, "left")
-    judged = _refuse(judged, F.coalesce("bot", "flood")).drop("bot", "flood").persist()
+    slots = max(context.spark.sparkContext.defaultParallelism, 1)
+    judged, used = defences.judge(rows, settings.defences, slots)
+    judged = _refuse(judged, F.col(defences.VERDICT)).drop(defences.VERDICT).persist()
     judged.count()
-    users.unpersist()
-    rows.unpersist()
+    for frame in (rows, *used):
+        frame.unpersist()
     return judged
 
 
@@ -184,7 +209,7 @@ def _clean(context: Context, bronze: DataFrame) -> DataFrame:
         *(c.LIST_ID, c.EXPERIMENT_ARM, c.SOURCE, c.ROW, c.RECORD),
     )
     schema = {name: types[name] for name in kept}
-    numbers = (c.WATCH_SECONDS, c.WATCH_RATIO, c.RATING, c.POSITION, c.PROPENSITY, c.WEIGHT)
+    numbers = (c.WATCH_SECONDS, c.WATCH_RATIO, c.RATING, c.POSITION, c.PROPENSITY, c.WEIGHT, c.OPINION)
     schema |= {c.TIMESTAMP: "timestamp", **dict.fromkeys(numbers, "double"), c.REASON: "string", c.DETAIL: "string"}
     names = list(schema)
     # pandas holds integers beside nulls as floats, which cannot tell large ids apart: ids pass the kernel as text.
@@ -234,43 +259,6 @@ def _without_duplicates(judged: DataFrame) -> DataFrame:
     return _refuse(counted, F.when(F.col("number") > 1, reasons.DUPLICATE)).drop("number")
 
 
-def _defend(rows: DataFrame, settings: config.DefenceSettings, slots: int) -> tuple[DataFrame, DataFrame]:
-    """(user_id, first_seen, reason of each user, persisted; event_id, reason of floods), as defences.defend judges.
-
-    A call of a kernel gets many whole users, or items: a call for each would cost more than the work.
-    """
-    acts = rows.where(F.col(c.REASON).isNull() & (F.col(c.EVENT_TYPE) != IMPRESSION))
-    acts = acts.select(c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.TIMESTAMP, c.ADDRESS)
-    groups = F.lit(max(slots, acts.count() // _ROWS_A_GROUP))
-
-    def by(frame: DataFrame, name: str, kernel: Callable[[pd.DataFrame], pd.DataFrame], schema: str) -> DataFrame:
-        return frame.groupBy(F.pmod(F.xxhash64(name), groups)).applyInPandas(kernel, schema)
-
-    user_id = f"{c.USER_ID} {dict(rows.dtypes)[c.USER_ID]}"
-    verdict = f"{c.EVENT_ID} string, {c.REASON} string"
-    users = by(
-        acts.drop(c.ADDRESS, c.EVENT_ID),
-        c.USER_ID,
-        lambda some: defences.judge_users(some, settings),
-        f"{user_id}, {defences.FIRST_SEEN} timestamp, {c.REASON} string",
-    ).persist()
-    days = users.groupBy(F.date_trunc("day", defences.FIRST_SEEN).alias(defences.DAY))
-    arrived = days.agg(F.count("*").alias(defences.NEWCOMERS)).toPandas()
-    acts = acts.join(users.where(F.col(c.REASON).isNull()).drop(c.REASON), c.USER_ID)
-    floods = by(
-        acts.drop(c.ADDRESS), c.ITEM_ID, lambda some: defences.judge_items(some, arrived, settings), verdict
-    ).union(
-        by(
-            acts.where(F.col(c.ADDRESS).isNotNull()),
-            c.ADDRESS,
-            lambda some: defences.judge_addresses(some, settings),
-            verdict,
-        )
-    )
-    # Where an event is part of two floods, the first by name is told, as in the kernel: address, newcomer, repeat.
-    return users, floods.groupBy(c.EVENT_ID).agg(F.min(c.REASON).alias(c.REASON))
-
-
 def _faded(accepted: DataFrame, half_life_days: float) -> DataFrame:
     """Weights by age, counted from the latest accepted event, so that the same events weigh the same on any day."""
     micros = accepted.agg(F.max(F.unix_micros(c.TIMESTAMP))).first()
@@ -292,7 +280,10 @@ def _refuse(frame: DataFrame, verdict: Column) -> DataFrame:
 
 
 def _check(settings: config.Settings) -> None:
-    sources.require("events.source", settings.events.source)
+    if kafka.is_kafka(settings.events.source):
+        kafka.check(settings.events)
+    else:
+        sources.require("events.source", settings.events.source)
     if settings.events.users is not None:
         sources.require("events.users", settings.events.users)
     if settings.events.mode != "batch" and settings.events.format == "delta":
@@ -304,7 +295,12 @@ def _check(settings: config.Settings) -> None:
 
 def _fingerprints(settings: config.Settings) -> dict[str, str]:
     named = {"events": settings.events.source, "users": settings.events.users}
-    return {name: sources.fingerprint(source) for name, source in named.items() if source is not None}
+    return {
+        # What a topic holds is known to its stream only.
+        name: source if kafka.is_kafka(source) else sources.fingerprint(source)
+        for name, source in named.items()
+        if source is not None
+    }
 
 
 JOB = Job(

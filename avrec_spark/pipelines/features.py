@@ -381,7 +381,8 @@ JOB = Job(
     name="features",
     run=run,
     sections=("features",),
-    reads=(tables.CATALOG, tables.ITEMS),
+    # silver.items is made of bronze.catalog; what is predicted there is not read here.
+    reads=(tables.CATALOG,),
     check=_check,
     writes=(tables.MEDIA, tables.SHOTS, tables.TRANSCRIPTS, tables.ITEM_FEATURES, tables.SEGMENT_FEATURES),
     skips=lambda settings: True,

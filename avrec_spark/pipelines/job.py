@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -41,8 +42,10 @@ class Context:
         reasons = refused.groupBy(c.SOURCE, c.REASON, c.RETRYABLE).count().collect()
         count = sum(row["count"] for row in reasons)
         if count:
-            worst = sorted(reasons, key=lambda row: -row["count"])
-            self.note(f"{count:,} in quarantine: " + ", ".join(f"{row[c.REASON]} {row['count']:,}" for row in worst))
+            worst: Counter[str] = Counter()
+            for row in reasons:
+                worst[row[c.REASON]] += row["count"]
+            self.note(f"{count:,} in quarantine: " + ", ".join(f"{reason} {n:,}" for reason, n in worst.most_common()))
             self.facts["quarantined_from"] = sorted({row[c.SOURCE] for row in reasons})
             self.facts["retries_due"] = sum(row["count"] for row in reasons if row[c.RETRYABLE])
         if count or not self.lakehouse.exists(tables.QUARANTINE):

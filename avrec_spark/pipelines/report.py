@@ -1,4 +1,4 @@
-"""report: what the tables say of a run → one HTML page under <root>/reports/<run_id>/."""
+"""report: what the tables say of a run → its report and the comparison of its models in <root>/reports/<run_id>/."""
 
 from __future__ import annotations
 
@@ -11,25 +11,31 @@ from pyspark.sql import functions as F
 
 from avrec_spark import columns as c
 from avrec_spark import tables
+from avrec_spark.dataset.splits import TEST, VALIDATION
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.provenance import code_version
 from avrec_spark.recommend.reasons import POPULAR
-from avrec_spark.report.data import Clip, ReportData, Shown, UserStory
+from avrec_spark.report import comparison
+from avrec_spark.report.data import REVIEW_PAGE, Clip, ReportData, Shown, UserStory
 from avrec_spark.report.page import render
 
 _SHOWN_ITEMS = 6
 _SHOWN_NEIGHBOURS = 4
 _MAX_GROUPS = 50
+_MAX_FIGURES = 50_000
 _EXAMPLE = "example"
 _ITEMS = "items"
 
 
 def run(context: Context) -> Counts:
-    collector = _Collector(context)
-    page = render(collector.collect())
-    path = context.lakehouse.write_text(page, "reports", context.run_id, "index.html")
-    context.note(f"report: {path}")
-    return {"bytes": len(page.encode())}
+    data = _Collector(context).collect()
+    pages = {"index.html": render(data)}
+    if data.comparison:
+        title = f"Run {data.run_id}"
+        pages[data.comparison] = comparison.render(title, data.metrics, data.comparisons, home="index.html")
+    paths = {name: context.lakehouse.write_text(page, "reports", context.run_id, name) for name, page in pages.items()}
+    context.note(f"report: {paths['index.html']}")
+    return {"bytes": sum(len(page.encode()) for page in pages.values())}
 
 
 class _Collector:
@@ -47,7 +53,7 @@ class _Collector:
         wanted = set(catalogue) | {row[c.ITEM_ID] for rows in stories.values() for part in rows for row in part}
         wanted |= {row[name] for row in neighbours for name in (c.ITEM_ID, c.NEIGHBOUR_ID)}
         self.clips = self._clips(wanted)
-        jobs = self._jobs()
+        jobs, metrics = self._jobs(), self._metrics()
         media = self._grouped(tables.MEDIA, c.STATUS)
         return ReportData(
             run_id=self.context.run_id,
@@ -65,7 +71,10 @@ class _Collector:
             contact_sheet=[self.clips[item] for item in catalogue if item in self.clips],
             coverage=self._coverage(),
             curves=self._curves(),
-            metrics=self._metrics(),
+            metrics=metrics,
+            comparisons=self._of_run(tables.COMPARISONS).limit(_MAX_FIGURES).toPandas(),
+            comparison="comparison.html" if len(metrics) else None,
+            review=REVIEW_PAGE if self.lakehouse.is_file("reports", self.context.run_id, REVIEW_PAGE) else None,
             champion=self._champion(),
             gates=self._gates(),
             stories=[self._story(user, *rows) for user, rows in stories.items()],
@@ -125,7 +134,9 @@ class _Collector:
         return pd.DataFrame(rows, columns=["model", "metric", "epoch", "value"])
 
     def _metrics(self) -> pd.DataFrame:
-        return self._of_run(tables.METRICS).limit(10_000).toPandas()
+        """Those of recommenders; the labels job has a page of its own."""
+        rows = self._of_run(tables.METRICS).where(F.col(c.SPLIT).isin(VALIDATION, TEST))
+        return rows.limit(_MAX_FIGURES).toPandas()
 
     def _champion(self) -> Mapping[str, Any] | None:
         champion = self.context.tracking.champion(self.context.settings.promote.registered_model)
@@ -273,6 +284,7 @@ JOB = Job(
         tables.ITEM_FEATURES,
         tables.INTERACTIONS,
         tables.METRICS,
+        tables.COMPARISONS,
         tables.ITEM_EMBEDDINGS,
         tables.RECOMMENDATIONS,
         tables.ITEM_NEIGHBOURS,

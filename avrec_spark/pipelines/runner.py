@@ -34,6 +34,7 @@ from avrec_spark.errors import (
 )
 from avrec_spark.lakehouse import Lakehouse, check_writable
 from avrec_spark.pipelines.job import Context, Counts, Job
+from avrec_spark.pipelines.kafka import is_kafka
 from avrec_spark.progress import Progress, configure_logging
 from avrec_spark.provenance import code_version
 from avrec_spark.tables import Table
@@ -52,6 +53,8 @@ JOBS = (
     "neighbours",
     "report",
 )
+# In no pipeline: run where somebody wants what they make.
+ON_REQUEST = ("labels",)
 PIPELINES = {
     "media": ("catalog", "features", "neighbours", "report"),
     "behaviour": ("events", "snapshot", "train", "evaluate", "promote", "recommend", "report"),
@@ -81,7 +84,7 @@ def run(jobs: Sequence[str], settings: config.Settings, run_id: str | None = Non
         job.check(settings)
     root = settings.lakehouse.root
     check_writable(root)
-    spark = session.get(settings.spark)
+    spark = session.get(settings.spark, kafka="events" in jobs and is_kafka(settings.events.source))
     lakehouse = Lakehouse(spark, root)
     tracking = Tracking(settings.tracking, lakehouse.root)
     progress = Progress()
@@ -111,9 +114,9 @@ def expand(name: str) -> tuple[str, ...]:
     """
     if name in PIPELINES:
         return PIPELINES[name]
-    if name in JOBS:
+    if name in (*JOBS, *ON_REQUEST):
         return (name,)
-    choices = (*JOBS, *PIPELINES)
+    choices = (*JOBS, *ON_REQUEST, *PIPELINES)
     raise UsageError(f"There is no job or pipeline {name}.{closest(name, choices)}", f"Choose of {', '.join(choices)}.")
 
 

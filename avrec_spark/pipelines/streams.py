@@ -1,8 +1,7 @@
-"""A folder that keeps filling: each of its files is taken into bronze.events once, by Structured Streaming.
+"""Events that keep coming, taken by Structured Streaming: the files of a folder, or the records of Kafka topics.
 
-The stream only finds the files; a micro-batch reads them as a batch job would, so that both give the same rows and
-ids. The checkpoint lies in the lakehouse. A micro-batch that was interrupted runs again with the same files, and
-bronze takes each record once, by its event id: nothing is lost and nothing counts twice.
+What has been taken is in a checkpoint in the lakehouse. A micro-batch that was interrupted runs again with the same
+files or records, and bronze takes each record once, by its event id: nothing is lost and nothing counts twice.
 """
 
 from __future__ import annotations
@@ -14,20 +13,22 @@ from collections.abc import Callable
 from typing import Any
 
 from pyspark.errors import StreamingQueryException
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
+from avrec_spark.config import EventSettings
+from avrec_spark.pipelines import kafka
 from avrec_spark.pipelines.job import Context
 
 # A file that is moved here with an old date is as new as any other.
 _OPTIONS = {"recursiveFileLookup": "true", "maxFileAge": "36500d"}
 _SCHEMA = "path string, modificationTime timestamp, length bigint, content binary"
 
-Take = Callable[[set[str]], None]
+Take = Callable[[DataFrame], None]
 
 
 def take_available(context: Context, source: str, take: Take) -> None:
-    """Give `take` the names of the files that came since the last time, in micro-batches; return when all are taken."""
+    """Give `take` what came since the last time, in micro-batches; return when all is taken."""
     stream = _Stream(context, source, take)
     stream.start(availableNow=True)
     stream.wait(None)
@@ -55,7 +56,7 @@ def take_continuously(context: Context, source: str, take: Take, refresh: Callab
 
 
 class _Stream:
-    """One query over the names of files. `taken` counts the micro-batches that brought any."""
+    """One query over a source. `taken` counts the micro-batches that brought anything."""
 
     def __init__(self, context: Context, source: str, take: Take) -> None:
         self._context, self._source, self._take = context, source, take
@@ -65,23 +66,19 @@ class _Stream:
         self.last_arrival = time.monotonic()
 
     def start(self, **trigger: Any) -> None:
-        spark, settings = self._context.spark, self._context.settings.events.stream
+        arriving = kafka.records if kafka.is_kafka(self._source) else _files
         place = hashlib.sha256(self._source.rstrip("/").encode()).hexdigest()[:16]
-        # Of a binary file nothing is read but what is selected.
-        names = spark.readStream.format("binaryFile").schema(_SCHEMA).options(**_OPTIONS)
-        names = names.option("maxFilesPerTrigger", settings.files_per_trigger)
         self._query = (
-            names.load(self._source)
-            .select("path")
+            arriving(self._context.spark, self._context.settings.events)
             .writeStream.foreachBatch(self._micro_batch)
             .option("checkpointLocation", self._context.lakehouse.path("checkpoints", "events", place))
             .trigger(**trigger)
             .start()
         )
 
-    def _micro_batch(self, names: DataFrame, number: int) -> None:
+    def _micro_batch(self, arrived: DataFrame, number: int) -> None:
         try:
-            self._take({row["path"] for row in names.collect()})
+            self._take(arrived)
         except Exception as error:
             self._failure = error
             raise
@@ -93,7 +90,15 @@ class _Stream:
         try:
             self._query.awaitTermination(seconds)
         except StreamingQueryException as error:
-            raise (self._failure or error) from None
+            named = kafka.named(error, self._source) if kafka.is_kafka(self._source) else None
+            raise (self._failure or named or error) from None
 
     def stop(self) -> None:
         self._query.stop()
+
+
+def _files(spark: SparkSession, settings: EventSettings) -> DataFrame:
+    """The stream of files: path, length and modificationTime of each. Of their content nothing is read here."""
+    names = spark.readStream.format("binaryFile").schema(_SCHEMA).options(**_OPTIONS)
+    names = names.option("maxFilesPerTrigger", settings.stream.files_per_trigger)
+    return names.load(settings.source).select("path", "length", "modificationTime")

@@ -19,7 +19,7 @@ from avrec_spark.pipelines.job import Context
 from avrec_spark.pipelines.rows import provenance
 
 TEXT = "text"
-_WORDS = "words"
+WORDS = "words"
 _FEATURES = {name: kind for name, kind in tables.ITEM_FEATURES.columns.items() if name != c.ITEM_ID}
 
 
@@ -40,7 +40,7 @@ def _encode_with(context: Context, texts: DataFrame, encoder: Encoder[Any]) -> i
     if count:
         item_type = dict(texts.dtypes)[c.ITEM_ID]
         columns = ", ".join(f"`{name}` {kind}" for name, kind in _FEATURES.items())
-        rows = new.select(c.ITEM_ID, _WORDS, c.INPUT_HASH).repartition(_tasks(context, count))
+        rows = new.select(c.ITEM_ID, WORDS, c.INPUT_HASH).repartition(_tasks(context, count))
         rows = rows.mapInPandas(
             _encoding(context.settings.features, encoder.name), f"{c.ITEM_ID} {item_type}, {columns}"
         )
@@ -50,7 +50,14 @@ def _encode_with(context: Context, texts: DataFrame, encoder: Encoder[Any]) -> i
 
 
 def _texts(context: Context) -> DataFrame:
-    """(item_id, words, input_hash): declared words first, then those heard and read by the encoders in use."""
+    """(item_id, words, input_hash) of every item."""
+    return words(context).withColumn(c.INPUT_HASH, F.sha2(WORDS, 256))
+
+
+def words(context: Context, tags: bool = True) -> DataFrame:
+    """(item_id, words): declared words first, with or without the tags, then those heard and read by the encoders in
+    use.
+    """
     items = context.lakehouse.read(tables.ITEMS)
     heard = context.lakehouse.read_or_empty(tables.TRANSCRIPTS)
     in_use = [(encoder.name, encoder.version) for encoder in registry.in_use(context.settings.features)]
@@ -60,9 +67,9 @@ def _texts(context: Context) -> DataFrame:
     heard = heard.groupBy(F.col(c.ITEM_ID).cast(dict(items.dtypes)[c.ITEM_ID]).alias(c.ITEM_ID)).agg(
         F.array_join(F.transform(ordered, lambda part: part[c.TEXT]), " ").alias("heard")
     )
-    words = F.concat_ws(". ", c.TITLE, c.DESCRIPTION, F.array_join(c.TAGS, ", "), "heard")
-    texts = items.join(heard, c.ITEM_ID, "left").select(c.ITEM_ID, words.alias(_WORDS))
-    return texts.withColumn(c.INPUT_HASH, F.sha2(_WORDS, 256))
+    declared = [c.TITLE, c.DESCRIPTION] + ([F.array_join(c.TAGS, ", ")] if tags else [])
+    said = F.concat_ws(". ", *declared, "heard")
+    return items.join(heard, c.ITEM_ID, "left").select(c.ITEM_ID, said.alias(WORDS))
 
 
 def _without_encoded(context: Context, texts: DataFrame, encoder: Encoder[Any]) -> DataFrame:
@@ -91,14 +98,14 @@ def _encoding(settings: FeatureSettings, name: str):  # type: ignore[no-untyped-
         one_thread()
         encoder = registry.create(name, settings, device.of_task())
         for batch in batches:
-            filled = batch[_WORDS] != ""
+            filled = batch[WORDS] != ""
             rows = pd.DataFrame({c.ITEM_ID: batch[c.ITEM_ID], c.INPUT_HASH: batch[c.INPUT_HASH]})
             said = provenance(encoder) | {c.DIMENSION: encoder.dimension, c.STATUS: "absent"}
             rows = rows.assign(**said)
             rows[[c.VECTOR, c.FRAMES_DECODED, c.SECONDS_DECODED, c.REASON]] = None
             if filled.any():
                 rows.loc[filled, c.STATUS] = "ok"
-                vectors = encoder.encode(batch.loc[filled, _WORDS].tolist())
+                vectors = encoder.encode(batch.loc[filled, WORDS].tolist())
                 rows.loc[filled, c.VECTOR] = pd.Series(list(vectors), index=rows.index[filled])
             yield rows[[c.ITEM_ID, *_FEATURES]]
 

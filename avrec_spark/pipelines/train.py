@@ -57,7 +57,8 @@ def _fit(context: Context, name: str, training_set: TrainingSet) -> tuple[Recomm
     model = _create(settings, name)
     if isinstance(model, TorchRecommender):
         model.launcher = launchers.create(settings.launcher, settings.start_timeout_seconds)
-        model.launcher.report = lambda figures: context.note(f"{name}: {epoch_line(figures)}")
+        step = context.progress.steps(context.job)
+        model.launcher.report = lambda figures: step(f"{name}: {epoch_line(figures)}", bool(figures["ended"]))
         model.workers = settings.workers
         model.options = _options(context, name)
     started = time.monotonic()

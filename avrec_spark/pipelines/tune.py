@@ -7,7 +7,7 @@ is written, with the ending .db: the same command goes on where it was interrupt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,17 @@ class Request:
 
 
 def on_yardstick(request: Request, name: str, data: Path | None, parts: int = 1) -> Found:
-    """Search on a protocol's validation parts, from its settings of the model; MLflow's store lies beside `out`."""
+    """Search on a protocol's validation parts, from its settings of the model; MLflow's store lies beside `out`.
+
+    A blend's members that name no parameters have the protocol's settings of their models.
+    """
     protocol = yardsticks.find(name)
+    if "members" in request.fixed:
+        members = [
+            {**protocol.tuned(one["model"]).parameters, **one} if one.keys() == {"model"} else one
+            for one in request.fixed["members"]
+        ]
+        request = replace(request, fixed={**request.fixed, "members": members})
     settings = config.load()
     found = _search(
         request,
@@ -80,7 +89,10 @@ def _search(
     tracking: Callable[[], Tracking],
     where: str,
 ) -> Found:
-    search.space_of(request.model, request.fixed)
+    if request.model == search.BLEND:
+        metric = f"ndcg@{metric.partition('@')[2]}"
+    else:
+        search.space_of(request.model, request.fixed)
     if any(len(part.held_out) == 0 for part in parts):
         raise DataError("There is no validation row to choose by.", "Make a snapshot with a larger validation_share.")
     check_writable(str(request.out.resolve().parent))

@@ -9,6 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+# The labels job's page, beside the report.
+REVIEW_PAGE = "review.html"
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -54,9 +57,9 @@ class ReportData:
     """All of it.
 
     `jobs` job, seconds, counts · `quarantine` source, reason, detail, count, example · `coverage` modality, encoder,
-    encoder_version, dimension, items, share · `curves` model, metric, epoch, value · `metrics` model, split, metric,
-    mean, low, high · `gates` modality → mean share · `neighbours` pairs of a clip and its neighbours by kind ·
-    `lineage` table → Delta version.
+    encoder_version, dimension, items, share · `curves` model, metric, epoch, value · `metrics` and `comparisons` as of
+    `comparison.Compared`, `comparison` the link to their own page, `review` that to the labels to review · `gates`
+    modality → mean share · `neighbours` pairs of a clip and its neighbours by kind · `lineage` table → Delta version.
     """
 
     run_id: str
@@ -77,6 +80,9 @@ class ReportData:
     )
     curves: pd.DataFrame = field(default_factory=lambda: _empty("model", "metric", "epoch", "value"))
     metrics: pd.DataFrame = field(default_factory=lambda: _empty("model", "split", "metric", "mean", "low", "high"))
+    comparisons: pd.DataFrame = field(default_factory=lambda: _empty("split", "metric", "model"))
+    comparison: str | None = None
+    review: str | None = None
     champion: Mapping[str, Any] | None = None
     gates: Mapping[str, float] = field(default_factory=dict)
     stories: Sequence[UserStory] = ()

@@ -2,6 +2,7 @@
 
 All that `search` is given are parts of train and validation, so that it cannot look at test. Trials are kept in a
 sqlite file: a search that was interrupted goes on where it stopped, and one that is asked for more trials adds them.
+What a blend searches are its weights, and it does that itself.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,11 +24,13 @@ from avrec_spark.errors import DataError, MissingExtraError, SettingsError, Usag
 from avrec_spark.evaluation import executors
 from avrec_spark.evaluation.part import Part
 from avrec_spark.models import registry
+from avrec_spark.models.blend import Blend
 
 if TYPE_CHECKING:
     import optuna
 
 State = Literal["complete", "pruned"]
+BLEND = Blend.name
 # A model that trains by epochs is first looked at after this part of them.
 _EARLY = 1 / 3
 
@@ -65,6 +68,12 @@ SPACES: Mapping[str, Space] = {
     "user-knn": _KNN,
     "content-cosine": {"centred": (True, False), "memory": Range(0.0, 100.0)},
     "ridge": {"regularisation": Range(0.01, 1000.0, log=True)},
+    "kernel-ridge": {
+        "width": Range(0.25, 8.0, log=True),
+        "regularisation": Range(0.3, 30.0, log=True),
+        "smoothing": Range(1.0, 3000.0, log=True),
+        "power": Range(0.0, 1.0),
+    },
     "markov": {
         "window": Range(1, 20),
         "decay": Range(0.3, 1.0),
@@ -75,14 +84,14 @@ SPACES: Mapping[str, Space] = {
     "walk": {
         "start_power": Range(0.0, 1.0),
         "user_power": Range(0.0, 2.0),
-        "target_power": Range(0.0, 1.0),
+        "target_power": Range(-0.5, 1.0),
         "neighbours": Range(20, 2000, log=True),
     },
     "ease": {
         "regularisation": Range(1.0, 3000.0, log=True),
         "side": ("item", "user"),
         "power": Range(0.0, 1.5),
-        "window": Range(0, 50, given=("side", "item")),
+        "window": Range(0, 100, given=("side", "item")),
         "memory": Range(0.0, 100.0, given=("side", "item")),
     },
     "als": {
@@ -118,11 +127,16 @@ SPACES: Mapping[str, Space] = {
     },
     "fusion": {
         **_TRAINED,
+        "weight_decay": Range(0.0, 0.5),
         "dimension": Range(16, 128, log=True),
         "content_rank": Range(16, 128, log=True),
-        "dropout": Range(0.0, 0.6),
+        "layers": Range(1, 4),
+        "temperature": Range(0.05, 1.0, log=True),
+        "user_exponent": Range(0.0, 1.0),
+        "content_dropout": Range(0.0, 0.8),
         "id_dropout": Range(0.0, 0.6),
         "modality_dropout": Range(0.0, 0.6),
+        "regularisation": Range(0.3, 30.0, log=True),
     },
 }
 
@@ -188,15 +202,18 @@ def search(
     at least as good. A trial is pruned where its figure after a step is below the median of earlier trials there; a
     step is a part, and for models that train by epochs a third of them on the first part. Trials in `storage` count
     where they were of the same search (data, model, space, metric); one process at a time. `on_trial` is told of each.
+    A blend learns its weights in one trial, by NDCG as long as the metric's lists.
 
     Raises what the model raises, `SettingsError` where there is nothing to search, `MissingExtraError` without Optuna,
     `DataError` where every trial was pruned.
     """
-    optuna = _optuna()
     fixed = dict(fixed or {})
-    space = space_of(model, fixed)
     if trials < 1:
         raise UsageError(f"The number of trials is {trials}.", "Ask for at least one.")
+    if model == BLEND:
+        return _learn_blend(parts, metric, {**(start or {}), **fixed}, on_trial)
+    optuna = _optuna()
+    space = space_of(model, fixed)
     done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     study = optuna.create_study(
         study_name=f"{model}-{_digest(model, parts, metric, fixed, space)}",
@@ -226,17 +243,41 @@ def search(
 
 
 def write(found: Found, file: Path, settings: config.Settings | None = None) -> None:
-    """Settings that `avrec run train --config FILE` takes: those given, with the model and its parameters."""
-    values = yaml.safe_load(config.to_yaml(settings)) if settings else {"train": {"models": [], "parameters": {}}}
+    """Settings that `avrec run train --config FILE` takes: those given, with the model and its parameters.
+
+    Where none are given, the models stay that an earlier search has written to the file.
+    """
+    before = file.read_text(encoding="utf-8") if file.is_file() and settings is None else ""
+    values = yaml.safe_load(config.to_yaml(settings) if settings else before)
+    values = values or {"train": {"models": [], "parameters": {}}}
     train = values["train"]
     train["models"] = list(dict.fromkeys([*train["models"], found.model]))
     train["parameters"][found.model] = dict(found.parameters)
-    comment = f"# {found.model}: {found.metric} {found.value:.4f} on validation, the best of {found.trials} trials\n"
+    others = [line for line in before.splitlines() if line.startswith("#") and not line.startswith(f"# {found.model}:")]
+    tried = "weights learnt" if found.model == BLEND else f"the best of {found.trials} trials"
+    comment = "\n".join([*others, f"# {found.model}: {found.metric} {found.value:.4f} on validation, {tried}\n"])
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(comment + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error}.", "Give --out a file that can be written.") from None
+
+
+def _learn_blend(
+    parts: Sequence[Part], metric: str, parameters: Mapping[str, Any], on_trial: Callable[[Trial], None] | None
+) -> Found:
+    """The weights of the members, learnt on the held-out rows of all parts together."""
+    started = time.perf_counter()
+    _, k = _split(metric)
+    blend = registry.create(BLEND, **{**parameters, "weights": [], "k": k})
+    assert isinstance(blend, Blend)
+    learnt = blend.learn_weights(replace(part, validation=part.held_out).training_set() for part in parts)
+    chosen = {**parameters, "weights": [round(weight, 3) for weight in learnt]}
+    metric = f"ndcg@{k}"
+    figures = tuple(step[metric] for step in blend.history)
+    if on_trial is not None:
+        on_trial(Trial(0, chosen, figures, "complete", time.perf_counter() - started))
+    return Found(BLEND, metric, figures[-1], chosen, 1, 0)
 
 
 def _try(
@@ -268,16 +309,20 @@ def _figures(model: str, parts: Sequence[Part], metric: str, parameters: Mapping
 
 
 def _figure(model: str, part: Part, metric: str, parameters: Mapping[str, Any]) -> float:
-    name, at, k = metric.partition("@")
-    if not (at and k.isdecimal() and int(k) > 0):
-        raise UsageError(f"The metric {metric} has no list length.", "Write name@k, for example ndcg@10.")
+    name, k = _split(metric)
     fitted = registry.create(model, **parameters).fit_training_set(part.training_set())
-    figures = executors.evaluate_numpy(
-        part.lists(fitted, int(k)), part.held_out, (int(k),), part.n_ranked(fitted), bootstrap=0
-    )
+    figures = executors.evaluate_numpy(part.lists(fitted, k), part.held_out, (k,), part.n_ranked(fitted), bootstrap=0)
     if metric not in figures:
         raise UsageError(f"There is no metric {name}.{closest(metric, figures)}", f"Choose of {', '.join(figures)}.")
     return figures[metric]["mean"]
+
+
+def _split(metric: str) -> tuple[str, int]:
+    """(name, k)"""
+    name, at, k = metric.partition("@")
+    if not (at and k.isdecimal() and int(k) > 0):
+        raise UsageError(f"The metric {metric} has no list length.", "Write name@k, for example ndcg@10.")
+    return name, int(k)
 
 
 def _suggest(asked: optuna.Trial, name: str, values: Range | tuple[Any, ...]) -> Any:

@@ -1,4 +1,8 @@
-"""What is planted in the rendered world: four factors a clip, known to nobody but the tests."""
+"""What is planted in the rendered world: five factors a clip, known to nobody but the tests.
+
+Each factor reaches one sense: palette and motion are seen, tempo and pitch heard, the topic is read. They are drawn
+independently, so that no modality can tell what another one is for.
+"""
 
 from __future__ import annotations
 
@@ -30,53 +34,89 @@ TEMPOS = {"slow": 66.0, "steady": 100.0, "fast": 150.0}
 # Hz of the root note.
 PITCHES = {"low": 130.81, "middle": 261.63, "high": 523.25}
 
+# What a title is about: subjects in English and in Chinese.
+TOPICS = {
+    "cooking": (
+        ("fresh bread", "noodle soup", "apple cake", "fried rice"),
+        ("新鲜面包", "牛肉面", "苹果蛋糕", "蛋炒饭"),
+    ),
+    "football": (
+        ("the penalty kick", "the goalkeeper", "the league final", "the best goals"),
+        ("点球", "守门员", "联赛决赛", "精彩进球"),
+    ),
+    "astronomy": (
+        ("the rings of Saturn", "a distant galaxy", "the solar eclipse", "a telescope"),
+        ("土星环", "遥远的星系", "日食", "天文望远镜"),
+    ),
+    "gardening": (
+        ("planting tomatoes", "pruning roses", "compost and soil", "a flower bed"),
+        ("种植番茄", "修剪玫瑰", "堆肥与土壤", "花坛"),
+    ),
+    "railways": (
+        ("a steam locomotive", "the night train", "the railway station", "high-speed rail"),
+        ("蒸汽机车", "夜行列车", "火车站", "高速铁路"),
+    ),
+    "finance": (
+        ("the stock market", "interest rates", "saving for a pension", "filing taxes"),
+        ("股票市场", "利率", "养老储蓄", "报税"),
+    ),
+}
+_INTRODUCTIONS = (
+    ("All about", "A few minutes with", "Notes on", "Once more:"),
+    ("聊聊", "几分钟看懂", "再说说", "关于"),
+)
+
 LEVELS = {
     "palette": tuple(PALETTES),
     "motion": MOTIONS,
     "tempo": tuple(TEMPOS),
     "pitch": tuple(PITCHES),
+    "topic": tuple(TOPICS),
 }
-
-# What a title says of a factor, in English and in Chinese.
-WORDS = {
-    "ember": (("Ember sky", "Red evening", "Fire hills"), ("余烬天空", "红色傍晚", "火山丘")),
-    "meadow": (("Green valley", "Meadow morning", "Spring hills"), ("绿色山谷", "草地清晨", "春天的山")),
-    "ocean": (("Blue coast", "Ocean light", "Deep water"), ("蓝色海岸", "海洋之光", "深海")),
-    "dusk": (("Violet dusk", "Purple night", "Dream hills"), ("紫色黄昏", "紫夜", "梦之丘")),
-    "drift": (("drifting", "floating by"), ("漂流", "飘荡")),
-    "bounce": (("bouncing", "jumping"), ("跳跃", "弹跳")),
-    "spin": (("spinning", "circling"), ("旋转", "转圈")),
-    "pulse": (("pulsing", "breathing"), ("脉动", "呼吸")),
-    "slow": (("slow", "calm"), ("缓慢", "宁静")),
-    "steady": (("steady", "unhurried"), ("平稳", "从容")),
-    "fast": (("fast", "racing"), ("快速", "飞驰")),
-    "low": (("deep tones", "bass"), ("低音", "低沉")),
-    "middle": (("warm tones", "strings"), ("中音", "弦乐")),
-    "high": (("bright tones", "bells"), ("高音", "铃声")),
-}
+# The factors by the sense that they reach.
+SENSES = {"look": ("palette", "motion"), "sound": ("tempo", "pitch"), "words": ("topic",)}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip's planted factors; `seconds` its length, `seed` of everything else about it."""
+    """One clip's planted factors; `seconds` its length, `seed` of everything else about it.
+
+    `lacks` is the sense that it does not reach: without look a file has no video track, without sound no audio track,
+    and without words neither title, description nor tags. What it lacks of the factors nobody can like or dislike.
+    """
 
     item_id: str
     palette: str
     motion: str
     tempo: str
     pitch: str
+    topic: str
     seconds: float
     portrait: bool
     seed: int
+    lacks: str | None = None
 
     def level(self, factor: str) -> int:
         """The index of the clip's level of a factor."""
         return LEVELS[factor].index(getattr(self, factor))
 
+    def has(self, factor: str) -> bool:
+        """Whether the factor can be seen, heard or read in the clip."""
+        return factor not in SENSES.get(self.lacks or "", ())
 
-def draw_clips(count: int, seed: int) -> list[Clip]:
-    """Clips with levels drawn evenly; ids are random and say nothing."""
+    @property
+    def file_name(self) -> str:
+        return f"{self.item_id}.{'m4a' if self.lacks == 'look' else 'mp4'}"
+
+
+def draw_clips(count: int, seed: int, missing_share: float = 0.0) -> list[Clip]:
+    """Clips with levels drawn evenly; ids are random and say nothing.
+
+    Of each sense, `missing_share` of the clips, rounded down, lacks it.
+    """
     generator = np.random.default_rng([seed, 1])
+    each = int(missing_share * count)
+    lacks = dict(zip(generator.permutation(count).tolist(), np.repeat(list(SENSES), each).tolist(), strict=False))
     clips = []
     for number in range(count):
         levels = {name: str(generator.choice(values)) for name, values in LEVELS.items()}
@@ -87,24 +127,25 @@ def draw_clips(count: int, seed: int) -> list[Clip]:
                 seconds=round(float(generator.uniform(4, 8)) * 2) / 2,
                 portrait=bool(generator.random() < 0.2),
                 seed=seed * 1_000_003 + number,
+                lacks=lacks.get(number),
             )
         )
     return clips
 
 
 def title(clip: Clip, generator: np.random.Generator) -> str:
-    """A title in English, in Chinese, or in both, that hints at look, motion and tempo."""
-
-    def word(level: str, language: int) -> str:
-        return str(generator.choice(WORDS[level][language]))
-
-    english = f"{word(clip.palette, 0)}, {word(clip.tempo, 0)} and {word(clip.motion, 0)}"
-    chinese = f"{word(clip.palette, 1)}·{word(clip.tempo, 1)}{word(clip.motion, 1)}"
+    """A title in English, in Chinese, or in both, that names the topic and nothing of look and sound."""
+    english, chinese = _sentence(clip, 0, generator), _sentence(clip, 1, generator)
     return str(generator.choice([english, chinese, f"{english} · {chinese}"], p=[0.4, 0.35, 0.25]))
 
 
 def description(clip: Clip, generator: np.random.Generator) -> str:
-    """One sentence on the sound."""
+    """One more subject of the topic, in either language."""
     language = int(generator.random() < 0.4)
-    sound = str(generator.choice(WORDS[clip.pitch][language]))
-    return f"配乐：{sound}" if language else f"A short scene with {sound}."
+    subject = generator.choice(TOPICS[clip.topic][language])
+    return f"也谈{subject}。" if language else f"Also on {subject}."
+
+
+def _sentence(clip: Clip, language: int, generator: np.random.Generator) -> str:
+    introduction = generator.choice(_INTRODUCTIONS[language])
+    return f"{introduction}{'' if language else ' '}{generator.choice(TOPICS[clip.topic][language])}"

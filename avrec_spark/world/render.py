@@ -57,7 +57,7 @@ def render(settings: WorldSettings, folder: Path) -> World:
     if (folder / "media").is_dir():
         shutil.rmtree(folder / "media")
     (folder / "media").mkdir(parents=True)
-    clips = draw_clips(settings.clips, settings.seed)
+    clips = draw_clips(settings.clips, settings.seed, settings.missing_share)
     _render_clips(clips, folder / "media")
     published = _write_catalogue(clips, settings, folder)
     events = _write_events(clips, published, settings, folder)
@@ -69,7 +69,7 @@ def render(settings: WorldSettings, folder: Path) -> World:
 
 
 def _render_clips(clips: list[Clip], folder: Path) -> None:
-    jobs = [(clip, folder / f"{clip.item_id}.mp4") for clip in clips]
+    jobs = [(clip, folder / clip.file_name) for clip in clips]
     workers = min(os.cpu_count() or 1, max(1, len(clips) // 8))
     if workers == 1:
         for job in jobs:
@@ -85,21 +85,28 @@ def _render_clip(job: tuple[Clip, Path]) -> None:
 
 
 def encode(clip: Clip, path: Path) -> None:
-    """One clip as H.264 and AAC in MP4, a key frame every second."""
-    width, height = picture.size(clip)
+    """One clip as H.264, a key frame every second, and AAC in MP4; without the track that it lacks."""
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=picture.FRAME_RATE)
-        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        video.thread_count = 1
-        video.options = {"preset": "superfast", "crf": "23", "g": str(picture.FRAME_RATE), "threads": "1"}
-        audio = container.add_stream("aac", rate=sound.SAMPLE_RATE, layout="mono")
-        for image in picture.frames(clip):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(video.encode())
-        wave = av.AudioFrame.from_ndarray(sound.waveform(clip)[None, :], format="fltp", layout="mono")
-        wave.sample_rate = sound.SAMPLE_RATE
-        container.mux(audio.encode(wave))
-        container.mux(audio.encode())
+        video = None if clip.lacks == "look" else _add_video(container, clip)
+        audio = None if clip.lacks == "sound" else container.add_stream("aac", rate=sound.SAMPLE_RATE, layout="mono")
+        if video is not None:
+            for image in picture.frames(clip):
+                container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(video.encode())
+        if audio is not None:
+            wave = av.AudioFrame.from_ndarray(sound.waveform(clip)[None, :], format="fltp", layout="mono")
+            wave.sample_rate = sound.SAMPLE_RATE
+            container.mux(audio.encode(wave))
+            container.mux(audio.encode())
+
+
+def _add_video(container: av.container.OutputContainer, clip: Clip) -> av.VideoStream:
+    stream = container.add_stream("libx264", rate=picture.FRAME_RATE)
+    stream.width, stream.height = picture.size(clip)
+    stream.pix_fmt = "yuv420p"
+    stream.thread_count = 1
+    stream.options = {"preset": "superfast", "crf": "23", "g": str(picture.FRAME_RATE), "threads": "1"}
+    return stream
 
 
 # -- catalogue -------------------------------------------------------------------------------------------------------
@@ -112,17 +119,16 @@ def _write_catalogue(clips: list[Clip], settings: WorldSettings, folder: Path) -
     rows = [
         {
             c.ITEM_ID: clip.item_id,
-            c.URI: f"media/{clip.item_id}.mp4",
-            c.TITLE: title(clip, generator),
-            c.DESCRIPTION: description(clip, generator),
-            c.TAGS: "portrait;short" if clip.portrait else "landscape;short",
+            c.URI: f"media/{clip.file_name}",
+            **_words(clip, generator),
             c.CHANNEL: f"channel-{generator.integers(1, 9)}",
             c.LICENCE: "CC0-1.0",
             c.PUBLISHED_AT: time.isoformat(timespec="seconds"),
         }
         for clip, time in zip(clips, published, strict=True)
     ]
-    rows += _broken_items(clips[0], folder)
+    # One with both tracks: an upload of it that breaks off is broken in the same way whatever the seed.
+    rows += _broken_items(next(clip for clip in clips if clip.lacks is None), folder)
     order = generator.permutation(len(rows))
     with open(folder / "catalog.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _CATALOGUE, restval="")
@@ -131,9 +137,19 @@ def _write_catalogue(clips: list[Clip], settings: WorldSettings, folder: Path) -
     return published
 
 
+def _words(clip: Clip, generator: np.random.Generator) -> dict[str, str]:
+    if clip.lacks == "words":
+        return {}
+    return {
+        c.TITLE: title(clip, generator),
+        c.DESCRIPTION: description(clip, generator),
+        c.TAGS: "portrait;short" if clip.portrait else "landscape;short",
+    }
+
+
 def _broken_items(clip: Clip, folder: Path) -> Iterable[dict[str, str]]:
     """An upload that broke off, a text with the name of a video, and a file that is not there."""
-    whole = (folder / "media" / f"{clip.item_id}.mp4").read_bytes()
+    whole = (folder / "media" / clip.file_name).read_bytes()
     (folder / "media" / "broken-upload.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "media" / "not-a-video.mp4").write_text("Upload the video here, please.\n")
     for item_id in BROKEN_ITEMS:
@@ -154,6 +170,7 @@ def _write_events(clips: list[Clip], published: list[datetime], settings: WorldS
     truth = {
         "clips": [asdict(clip) for clip in clips],
         "users": population.user_ids,
+        "senses": population.senses,
         "tastes": population.tastes.round(6).tolist(),
         "affinity": population.affinity.round(6).tolist(),
         "popularity": population.popularity.round(6).tolist(),
@@ -180,6 +197,7 @@ def _broken_lines(events: list[dict[str, Any]], generator: np.random.Generator) 
         reasons.FUTURE_TIME: spoilt(3, {c.TIMESTAMP: "2999-01-01T00:00:00Z"}),
         reasons.BAD_TIMESTAMP: spoilt(2, {c.TIMESTAMP: "yesterday"}),
         reasons.IMPOSSIBLE_WATCH_TIME: spoilt(4, {c.WATCH_SECONDS: -7.0}),
+        reasons.IMPOSSIBLE_IMPRESSION: spoilt(2, {c.PROPENSITY: 0.0}),
         reasons.UNKNOWN_EVENT_TYPE: spoilt(3, {c.EVENT_TYPE: "teleport"}),
         reasons.MISSING_USER: spoilt(2, {c.USER_ID: None}),
         reasons.DUPLICATE: spoilt(6, {}),

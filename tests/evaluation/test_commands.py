@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from avrec_spark import cli
 from avrec_spark.errors import DataError, MissingColumnsError, SettingsError, UsageError
 from avrec_spark.evaluation.commands import run_evaluate
-from avrec_spark.evaluation.comparison import run_comparison
+from avrec_spark.evaluation.comparison import metrics_tables, run_comparison
 from avrec_spark.evaluation.files import read_features, read_interactions
 
 # Popular: item 1 has three users, item 2 two, item 3 one.
@@ -184,6 +186,24 @@ def test_further_files_bring_further_metrics(tmp_path: Path, executor: str, requ
     assert figures["miscalibration@2"]["mean"] > 0
 
 
+def test_without_a_file_users_are_told_apart_by_their_history(tmp_path: Path) -> None:
+    # 10 and 20 and 30 have two train items each, 99 has none; item 7 is cold, item 3 and 2 are not.
+    figures = evaluate(tmp_path)
+    assert figures["hit-rate@2/light"]["mean"] == 1 / 2
+    assert figures["hit-rate@2/new"]["mean"] == 1.0
+    assert figures["hit-rate@2/warm-items"]["mean"] == 1.0
+    assert figures["hit-rate@2/cold-items"]["mean"] == 0.0
+    assert "hit-rate@2/heavy" not in figures
+
+
+def test_diversity_is_over_all_modalities(tmp_path: Path) -> None:
+    # 99 is shown 1 and 2: alike in look, at a right angle in sound. The others are shown one item.
+    look = write(pd.DataFrame({"item_id": [1, 2], "v": [[1.0, 0.0], [1.0, 0.0]]}), tmp_path / "look.parquet")
+    sound = write(pd.DataFrame({"item_id": [1, 2], "v": [[5.0, 0.0], [0.0, 0.1]]}), tmp_path / "sound.parquet")
+    figures = evaluate(tmp_path, item_features={"look": look, "sound": sound})
+    assert figures["diversity@2"]["mean"] == pytest.approx((0 + 1) / 2)
+
+
 def test_several_models_are_compared_user_by_user(tmp_path: Path) -> None:
     files = {
         "train": write(TRAIN, tmp_path / "train.csv"),
@@ -201,6 +221,9 @@ def test_several_models_are_compared_user_by_user(tmp_path: Path) -> None:
     assert document["comparisons"]["ndcg@2"]["sar"]["difference"] == one.difference
     for model in found:
         assert (tmp_path / "out" / model / "metrics.json").is_file()
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "train.csv → " in page
+    assert 'aria-label="novelty@2 against popularity@2: ' in page
     with pytest.raises(UsageError, match="reference eas is none of the models. Did you mean ease"):
         run_comparison(["ease", "sar"], {}, (2,), tmp_path / "out", "eas", **files)
     with pytest.raises(UsageError, match="sar is named twice"):
@@ -224,9 +247,45 @@ def test_the_command_prints_models_side_by_side_and_warns_of_too_few_users(tmp_p
     result = run_command(tmp_path, *more)
     assert result.exit_code == 0
     assert ["metric", "popular", "sar"] in [line.split() for line in result.output.splitlines()]
+    assert f"Page: {tmp_path / 'out' / 'comparison.html'}" in result.output
     assert "Difference from sar, paired by user" in result.output
     settings = json.loads((tmp_path / "out" / "sar" / "metrics.json").read_text())["settings"]
     assert settings["parameters"]["half_life_days"] == 7.0
+
+
+def printed(metrics: dict[str, dict[str, float]], width: int) -> list[list[list[str]]]:
+    """The words of each line of each table."""
+    figures = {
+        model: {name: {"mean": mean, "low": mean, "high": mean} for name, mean in found.items()}
+        for model, found in metrics.items()
+    }
+    found = []
+    for table in metrics_tables(figures, width):
+        out = io.StringIO()
+        Console(file=out, width=width).print(table)
+        found.append([line.split() for line in out.getvalue().splitlines()])
+    return found
+
+
+def test_the_best_of_a_row_is_marked_and_segments_are_shown_by_what_models_are_compared_by() -> None:
+    names = ("ndcg@5", "gini@5", "ndcg@5/new", "f1@5/new", "exposure@5/ann")
+    one, other = dict(zip(names, (0.2, 0.9, 0.1, 0.1, 0.1), strict=True)), dict.fromkeys(names, 0.1)
+    assert printed({"ease": one, "sar": other}, 80) == [
+        [
+            ["metric", "ease", "sar"],
+            ["ndcg@5", "*0.2000", "0.1000"],
+            ["gini@5", "0.9000", "*0.1000"],
+            ["ndcg@5/new", "0.1000", "0.1000"],
+        ]
+    ]
+
+
+def test_models_that_do_not_fit_side_by_side_go_into_further_tables() -> None:
+    models = [f"a-long-model-name-{n}" for n in range(7)]
+    tables = printed({model: {"ndcg@10": n / 10} for n, model in enumerate(models)}, 80)
+    assert [name for table in tables for name in table[0][1:]] == models
+    assert [len(table[0]) - 1 for table in tables] == [3, 3, 1]
+    assert tables[2][1] == ["ndcg@10", "*0.6000"]
 
 
 def test_a_parameter_of_a_model_that_is_not_evaluated_is_refused(tmp_path: Path) -> None:

@@ -88,6 +88,26 @@ def everything(seed: int, text: bool, users: int = 120) -> dict[str, Any]:
     return {"lists": lists, "truth": truth, "histories": train, "segments": segments, "catalogue": catalogue}
 
 
+def test_held_out_items_that_train_knows_and_does_not_know_are_told_apart() -> None:
+    # Train knows 1 and 3. Ann: 1 at rank 1, 2 at rank 3. Bob: 3 at rank 2, 4 and 5 not at all. Cem has no list.
+    catalogue = Catalogue.from_frames(items=[2, 9], train=pd.DataFrame({"user_id": ["x", "y"], "item_id": [1, 3]}))
+    figures = executors.evaluate_numpy(LISTS, TRUTH, (3,), n_items=10, bootstrap=20, catalogue=catalogue)
+    assert figures["recall@3/warm-items"]["mean"] == pytest.approx((1 + 1 + 0) / 3)
+    assert figures["mrr@3/warm-items"]["mean"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    # Cem holds out nothing that is cold.
+    assert figures["recall@3/cold-items"]["mean"] == pytest.approx((1 + 0) / 2)
+    assert figures["mrr@3/cold-items"]["mean"] == pytest.approx((1 / 3 + 0) / 2)
+    assert "novelty@3/cold-items" not in figures
+    assert figures["recall@3"]["mean"] == pytest.approx(MEANS["recall@3"])
+
+
+@pytest.mark.parametrize("known", [[1, 2, 3, 4, 5], [8]])
+def test_held_out_items_of_one_kind_only_are_no_segment(known: list[int]) -> None:
+    catalogue = Catalogue.from_frames(train=pd.DataFrame({"user_id": "x", "item_id": known}))
+    figures = executors.evaluate_numpy(LISTS, TRUTH, (3,), n_items=10, catalogue=catalogue)
+    assert not [name for name in figures if "/" in name]
+
+
 def in_spark(spark: Any, given: dict[str, Any]) -> dict[str, Any]:
     frames = {name: part for name, part in given.items() if isinstance(part, pd.DataFrame)}
     return given | {name: spark.createDataFrame(part).repartition(7) for name, part in frames.items()}
@@ -100,7 +120,8 @@ def test_spark_agrees_with_numpy_on_every_metric_in_many_tasks(spark: Any, text:
     there = executors.evaluate_spark(**in_spark(spark, given), **about)
     families = ("ndcg@5", "map-min@10", "gini@60", "entropy@5", "novelty@5", "popularity-lift@5", "serendipity@5")
     vectors = ("diversity@5", "unexpectedness@5", "miscalibration@10", "group-gini@5", "exposure@5/x")
-    assert {*families, *vectors, "ndcg@5/odd", "novelty@60/even"} <= here.keys()
+    segments = ("ndcg@5/odd", "novelty@60/even", "ndcg@5/warm-items", "recall@10/cold-items")
+    assert {*families, *vectors, *segments} <= here.keys()
     assert there.keys() == here.keys()
     for name, figure in here.items():
         assert there[name] == pytest.approx(figure, rel=1e-9, abs=1e-9), name

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from avrec_spark.errors import DataError, MissingColumnsError
-from avrec_spark.evaluation.significance import compare, compare_frames, holm
+from avrec_spark.evaluation.significance import against_best, compare, compare_frames, holm
 
 
 def paired(n: int, effect: float, spread: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -100,3 +100,17 @@ def test_frames_of_other_users_or_without_the_metric_are_refused() -> None:
 def test_holm_keeps_the_order_of_the_findings() -> None:
     assert holm([0.04, 0.001, 0.03, 0.9]) == pytest.approx([0.09, 0.004, 0.09, 0.9])
     assert holm([]) == []
+
+
+def test_every_metric_has_its_own_best_and_of_gini_like_ones_the_smallest() -> None:
+    users = pd.DataFrame({"user_id": np.arange(40)})
+    low, high = users["user_id"] % 7 / 100, users["user_id"] % 7 / 100 + 0.3
+    frames = {
+        "a": users.assign(**{"ndcg@5": high, "miscalibration@5": high, "novelty@5": np.nan}),
+        "b": users.assign(**{"ndcg@5": low, "miscalibration@5": low, "novelty@5": low}),
+    }
+    found = against_best(frames, samples=20)
+    # Nobody's novelty is known of a: nothing can be said of it.
+    assert {metric: best for metric, (best, _) in found.items()} == {"ndcg@5": "a", "miscalibration@5": "b"}
+    assert found["ndcg@5"][1]["b"].difference == pytest.approx(-0.3)
+    assert found["miscalibration@5"][1]["a"].difference == pytest.approx(0.3)

@@ -84,6 +84,16 @@ def test_late_arrivals_are_refused_only_where_the_settings_say_so():
     assert clean(late, EventSettings(), NOW)["reason"].tolist() == [None, None]
 
 
+def test_a_clock_that_is_ahead_may_take_the_time_of_arrival():
+    at_arrival = EventSettings(future_times="arrival")
+    rows = pd.DataFrame(
+        [GOOD | {"timestamp": "2031-01-01"}, GOOD | {"timestamp": "2026-11-24T12:04:00Z"}], dtype=object
+    )
+    told = clean(rows, at_arrival, NOW)
+    assert told["reason"].isna().all()
+    assert told["timestamp"].tolist() == [pd.Timestamp(NOW), pd.Timestamp(NOW) + pd.Timedelta(minutes=4)]
+
+
 def test_words_of_other_vocabularies_are_mapped_without_regard_to_case():
     mine = EventSettings(values={"event_type": {"Thumbs Up": "like"}, "platform": {"tiktok": "short_video"}})
     frame = pd.DataFrame(

@@ -64,7 +64,7 @@ def test_the_search_finds_the_member_that_is_right() -> None:
     assert votes.ndcg(np.array([0.0, 1.0]), 1).tolist() == [1.0] * 5
     assert votes.ndcg(np.array([1.0, 0.0]), 1).tolist() == [0.0] * 5
     np.testing.assert_allclose(votes.ndcg(np.array([1.0, 0.0]), 10), 1 / np.log2(5))
-    weights, path = search(votes, 1)
+    weights, path = search([votes], 1)
     assert votes.ndcg(weights, 1).tolist() == [1.0] * 5
     assert (path[0], path[-1]) == (0.0, 1.0)
 
@@ -78,7 +78,7 @@ def test_chance_moves_no_weight() -> None:
     relevant = np.stack([mine, ~mine], axis=1)
     votes = Ballots(scores, np.ones((21, 2), np.bool_), relevant, np.ones(21, np.int64))
     assert votes.ndcg(np.array([0.0, 1.0]), 1).mean() > votes.ndcg(np.array([1.0, 0.0]), 1).mean()
-    assert search(votes, 1)[0].tolist() == [0.5, 0.5]
+    assert search([votes], 1)[0].tolist() == [0.5, 0.5]
 
 
 def test_the_latest_or_random_items_are_held_out_and_small_histories_stay_whole() -> None:
@@ -91,6 +91,33 @@ def test_the_latest_or_random_items_are_held_out_and_small_histories_stay_whole(
     assert whole.users.decode(part.validation["user_index"].to_numpy()).tolist() == [1]
     assert len(part.user_index) == 6
     assert len(hold_out(whole, latest=False, share=0.45, seed=0).validation) == 2  # type: ignore[arg-type]
+
+
+def test_more_divisions_hold_out_what_came_before_or_other_items() -> None:
+    rows = pd.DataFrame({"user_id": 1, "item_id": list("abcdefgh"), "timestamp": range(8)})
+    whole = TrainingSet.from_frames(rows)
+
+    def held_out(**parameters: Any) -> list[str]:
+        parts = list(blend(KNN, share=0.25, hold_outs=3, **parameters)._divisions(whole))
+        held = [part.validation["item_index"].to_numpy() for part in parts if part.validation is not None]
+        return ["".join(sorted(whole.items.decode(items))) for items in held]
+
+    assert held_out(hold_out="latest") == ["gh", "f", "e"]
+    assert len(set(held_out())) > 1
+
+
+def test_the_weights_are_learnt_on_all_divisions_together() -> None:
+    # The first member is right about three users of one part, the second about five of another.
+    def part(n: int, right: int) -> Ballots:
+        scores = np.zeros((n, 2, 2), np.float32)
+        scores[:, right, 1] = scores[:, 1 - right, 0] = 1.0
+        return Ballots(scores, np.ones((n, 2), np.bool_), np.tile([False, True], (n, 1)), np.ones(n, np.int64))
+
+    votes = [part(3, 0), part(5, 1)]
+    weights, path = search(votes, 1)
+    assert weights[1] > weights[0]
+    assert path[-1] == 5 / 8
+    assert search(votes[:1], 1)[0].tolist() != weights.tolist()
 
 
 def test_a_validation_part_chooses_the_weights_and_nothing_else() -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.errors import DataError, SettingsError
 from avrec_spark.models import registry
 from avrec_spark.models.base import Recommender
+from avrec_spark.models.histories import Histories
 
 DAY = 86_400.0
 # Two of the three users with a or b have both; one of the three with b or c.
@@ -204,3 +206,13 @@ def test_ease_refuses_what_makes_no_sense() -> None:
         registry.create("ease", regularisation=0)
     with pytest.raises(SettingsError, match="side of the model ease cannot be 'left'. Choose of item, user"):
         registry.create("ease", side="left")
+
+
+def test_events_of_one_time_fade_alike() -> None:
+    rows = frame((1, "a", 1.0, 5.0), (1, "b", 1.0, 5.0), (1, "c", 1.0, 9.0))
+    fade = Histories.of(TrainingSet.from_frames(rows)).fading(2.0)
+    before = (np.exp(-1 / 2) + np.exp(-2 / 2)) / 2
+    np.testing.assert_allclose(fade, [before, before, 1.0], rtol=1e-6)
+    # Another user at the same time is another moment.
+    both = pd.concat([rows, frame((2, "a", 1.0, 9.0))])
+    np.testing.assert_allclose(sorted(Histories.of(TrainingSet.from_frames(both)).fading(2.0)), [before, before, 1, 1])

@@ -140,8 +140,8 @@ def test_a_vector_is_the_mean_over_the_layers_of_length_one() -> None:
         module.nodes.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     # One edge: the two swap their vectors at each layer. The user has itself, the item, itself: (2, 1) / √5.
     expected = torch.tensor([[2.0, 1.0]]) / 5**0.5
-    torch.testing.assert_close(module.user_vectors(torch.tensor([0])), expected)
-    torch.testing.assert_close(module.item_vectors(torch.tensor([0]))[0], expected.flip(1))
+    torch.testing.assert_close(module.smoothed().users, expected)
+    torch.testing.assert_close(module.smoothed().items, expected.flip(1))
 
 
 def test_items_without_interactions_come_last_where_nothing_is_known_of_them(tastes: pd.DataFrame) -> None:

@@ -13,8 +13,12 @@ import pytest
 from avrec_spark import config, tables
 from avrec_spark.errors import RunConflictError
 from avrec_spark.evaluation import executors
+from avrec_spark.evaluation.catalogue import Catalogue
+from avrec_spark.evaluation.segments import by_history
 from avrec_spark.models.base import Recommender
-from avrec_spark.pipelines import runner
+from avrec_spark.pipelines import evaluate, held_out, runner
+from avrec_spark.pipelines.job import Context
+from avrec_spark.progress import Progress
 from avrec_spark.recommend.reasons import POPULAR
 
 
@@ -60,10 +64,12 @@ def test_each_broken_file_is_a_row_with_a_reason_and_not_a_crash(daily):
 
 
 def test_every_clip_has_a_unit_vector_of_each_modality_with_its_provenance(daily):
-    features = daily.rows(tables.ITEM_FEATURES)
-    clips = [clip["item_id"] for clip in truth(daily)["clips"]]
+    features = daily.rows(tables.ITEM_FEATURES).query("status == 'ok'")
     widths = {"visual": 1280, "colour": 108, "motion": 27, "audio": 222, "text": 384}
+    senses = {"visual": "look", "colour": "look", "motion": "look", "audio": "sound", "text": "words"}
     for modality, width in widths.items():
+        clips = [clip["item_id"] for clip in truth(daily)["clips"] if clip["lacks"] != senses[modality]]
+        assert len(clips) == 11
         rows = features[(features["modality"] == modality) & features["item_id"].isin(clips)]
         assert len(rows) == len(clips)
         vectors = np.stack(rows["vector"].tolist())
@@ -71,6 +77,24 @@ def test_every_clip_has_a_unit_vector_of_each_modality_with_its_provenance(daily
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
         named = rows[["encoder", "encoder_version", "parameters_hash", "input_hash"]]
         assert named.notna().all().all()
+
+
+def test_a_clip_has_no_vector_of_the_modality_that_it_lacks(daily):
+    rows = daily.rows(tables.ITEM_FEATURES).query("status == 'ok'")
+    has = rows.groupby("item_id")["modality"].agg(set)
+    lacking = {clip["lacks"]: has[clip["item_id"]] for clip in truth(daily)["clips"] if clip["lacks"]}
+    assert lacking == {
+        "look": {"audio", "text"},
+        "sound": {"visual", "colour", "motion", "text"},
+        "words": {"visual", "colour", "motion", "audio"},
+    }
+
+
+def test_what_was_shown_is_kept_and_is_no_preference(daily):
+    shown = daily.rows(tables.INTERACTIONS).query("event_type == 'impression'")
+    assert shown["propensity"].between(0, 1, inclusive="right").all()
+    assert set(shown["position"]) == set(range(6))
+    assert not shown["weight"].any()
 
 
 def test_clips_of_one_planted_palette_look_more_alike_than_others(daily):
@@ -127,11 +151,60 @@ def test_every_model_is_evaluated_on_validation_and_test(daily):
     metrics = daily.rows(tables.METRICS)
     assert set(metrics["model"]) == set(daily.settings.train.models)
     accuracy = ("ndcg", "precision", "recall", "map", "mrr", "hit-rate", "f1", "map-min")
-    wanted = {f"{name}@{k}" for name in (*accuracy, "coverage", "gini", "entropy") for k in (3, 5)}
+    beyond = ("novelty", "popularity", "serendipity", "diversity", "unexpectedness", "miscalibration")
+    overall = ("coverage", "gini", "entropy", "group-gini", "group-parity", "group-divergence")
+    wanted = {f"{name}@{k}" for name in (*accuracy, *beyond, "popularity-lift", *overall) for k in (3, 5)}
     for _, rows in metrics.groupby(["model", "split"]):
-        assert set(rows["metric"]) == wanted
-    # Entropy is in bits; all others are shares.
-    assert metrics.loc[~metrics["metric"].str.startswith("entropy"), "mean"].between(0, 1).all()
+        assert {name for name in rows["metric"] if "/" not in name} == wanted
+        # Users by their history, and creators by their channel.
+        assert {"ndcg@3/light", "ndcg@3/heavy"} <= set(rows["metric"])
+        assert rows.loc[rows["metric"].str.startswith("exposure@3/channel-"), "mean"].sum() == pytest.approx(1.0)
+    assert metrics.loc[metrics["metric"].str.partition("@")[0].isin(accuracy), "mean"].between(0, 1).all()
+
+
+def test_every_model_is_compared_with_the_best_on_test(daily):
+    metrics = daily.rows(tables.METRICS).query("split == 'test'").set_index(["metric", "model"])["mean"]
+    compared = daily.rows(tables.COMPARISONS)
+    for metric, rows in compared.groupby("metric"):
+        best = rows["best"].iloc[0]
+        assert {*rows["model"], best} == set(daily.settings.train.models)
+        for row in rows.itertuples():
+            # Users of whom the figure is not defined in both are left out of a pair.
+            if metric.startswith(("ndcg", "recall")):
+                assert row.difference == pytest.approx(metrics[metric, row.model] - metrics[metric, best])
+                assert row.difference <= 0
+    assert {"ndcg@3", "novelty@3", "diversity@3"} <= set(compared["metric"])
+
+
+def test_what_evaluation_knows_of_items_and_users_is_that_of_the_tables(daily, spark):
+    path = daily.rows(tables.SNAPSHOTS).iloc[0]["path"]
+    users, items = pd.read_parquet(f"{path}/users"), pd.read_parquet(f"{path}/items")
+    train, held_out = (
+        pd.read_parquet(f"{path}/{part}").merge(users).merge(items)[["user_id", "item_id"]]
+        for part in ("train", "test")
+    )
+    about = daily.rows(tables.ITEMS).merge(items)
+    uri = daily.rows(tables.MODELS).set_index("model").loc["popular", "model_uri"]
+    model = Recommender.load(daily.tracking.download(uri) / "artifacts" / "model")
+    alone = executors.evaluate_numpy(
+        model.recommend(held_out["user_id"].unique(), 5),
+        held_out,
+        (3, 5),
+        len(items),
+        20,
+        Catalogue.from_frames(
+            items=items["item_id"],
+            train=train,
+            categories=about.rename(columns={"tags": "categories"}),
+            groups=about.rename(columns={"channel": "group"}),
+        ),
+        histories=train,
+        segments=by_history(held_out["user_id"], train["user_id"].value_counts()),
+    )
+    recorded = daily.rows(tables.METRICS).query("model == 'popular' and split == 'test'").set_index("metric")
+    assert {"novelty@3", "popularity-lift@5", "miscalibration@3", "group-parity@3", "ndcg@3/light"} <= alone.keys()
+    for name, figure in alone.items():
+        assert recorded.loc[name, ["mean", "low", "high"]].tolist() == pytest.approx(list(figure.values())), name
 
 
 def test_both_executors_give_the_figures_that_the_run_recorded(daily, spark):
@@ -145,6 +218,25 @@ def test_both_executors_give_the_figures_that_the_run_recorded(daily, spark):
     recorded = daily.rows(tables.METRICS).query("model == 'ease' and split == 'test'").set_index("metric")
     for name, figure in alone.items():
         assert recorded.loc[name, ["mean", "low", "high"]].tolist() == pytest.approx(list(figure.values()))
+
+
+def test_the_driver_measures_what_spark_has_recorded(daily, spark):
+    auto = daily.settings.evaluate.model_copy(update={"executor": "auto"})
+    settings = daily.settings.model_copy(update={"evaluate": auto})
+    context = Context(settings, "first", "evaluate", spark, daily.lakehouse, daily.tracking, Progress())
+    known = held_out.read(context, daily.rows(tables.SNAPSHOTS).iloc[0]["snapshot_id"])
+    uri = daily.rows(tables.MODELS).set_index("model").loc["ease", "model_uri"]
+    model = Recommender.load(daily.tracking.download(uri) / "artifacts" / "model")
+    metrics, users = evaluate.measure(context, model, known)
+    assert known.on_driver
+    recorded = daily.rows(tables.METRICS).query("model == 'ease'").set_index(["split", "metric"])
+    assert len(recorded) == sum(len(figures) for figures in metrics.values())
+    for split, figures in metrics.items():
+        for name, figure in figures.items():
+            assert recorded.loc[(split, name), ["mean", "low", "high"]].tolist() == pytest.approx(
+                list(figure.values()), abs=1e-9
+            ), name
+    assert users["diversity@3"].mean() == pytest.approx(metrics["test"]["diversity@3"]["mean"])
 
 
 def test_every_user_is_recommended_unseen_items_with_a_reason(daily):
@@ -213,6 +305,9 @@ def test_the_champion_answers_through_mlflow_with_its_signature(daily):
 
 def test_the_report_is_one_page_with_every_section_and_nothing_from_outside(daily):
     page = Path(daily.lakehouse.path("reports", "first", "index.html")).read_text()
+    assert (
+        "has the best ndcg@3 on test" in Path(daily.lakehouse.path("reports", "first", "comparison.html")).read_text()
+    )
     for section in ("intake", "catalogue", "features", "training", "metrics", "users", "neighbours", "provenance"):
         assert f'<section id="{section}">' in page
     assert 'src="http' not in page and 'href="http' not in page

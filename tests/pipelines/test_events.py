@@ -16,6 +16,7 @@ from avrec_spark.lakehouse import Lakehouse
 from avrec_spark.pipelines import events as job
 from avrec_spark.pipelines.job import Context
 from avrec_spark.progress import Progress
+from tests.pipelines import killing
 
 GOOD = {"user_id": "u", "item_id": "i", "event_type": "view", "timestamp": "2026-01-01T00:00:00Z"}
 
@@ -30,7 +31,12 @@ class Place:
         self.folder = tmp_path / "arriving"
         self.folder.mkdir()
         self.lakehouse = Lakehouse(spark, str(tmp_path / "lakehouse"))
-        self.settings = [f"events.source={self.folder}", f"lakehouse.root={self.lakehouse.root}"]
+        # The defences take half the time of a run; the test of them switches them on.
+        self.settings = [
+            f"events.source={self.folder}",
+            f"lakehouse.root={self.lakehouse.root}",
+            "events.defences.enabled=false",
+        ]
 
     def run(self, run_id, *overrides):
         settings = config.load(overrides=[*self.settings, *overrides], environment={})
@@ -154,8 +160,9 @@ def test_users_that_a_list_does_not_name_are_refused(place, tmp_path):
 def test_spark_refuses_the_bots_and_floods_that_the_kernel_refuses(place):
     events = attacked()
     place.lines("a.jsonl", *events.to_dict("records"))
-    place.run("r")
+    place.run("r", "events.defences.enabled=true")
     kernel = events.assign(timestamp=pd.to_datetime(events["timestamp"], utc=True, format="ISO8601"))
+    kernel["opinion"] = kernel["event_type"].map({"like": 1, "dislike": -1}).fillna(0)
     told = defences.defend(kernel, config.DefenceSettings())
     expected = dict(zip(events["event_id"][told.notna()], told.dropna(), strict=True))
     assert set(expected.values()) == {
@@ -164,6 +171,8 @@ def test_spark_refuses_the_bots_and_floods_that_the_kernel_refuses(place):
         "repeat_flood",
         "address_flood",
         "newcomer_flood",
+        "flood_account",
+        "profile_ring",
     }
     refused = place.lakehouse.read(tables.QUARANTINE).collect()
     assert {row["key"]: row["reason"] for row in refused} == expected
@@ -173,9 +182,9 @@ def attacked():
     """Honest users, a few a day, and one attack of each kind on day 20."""
     start, rows = datetime(2026, 1, 1, tzinfo=UTC), []
 
-    def act(user, item, seconds, address=None):
+    def act(user, item, seconds, address=None, kind="view"):
         time = (start + timedelta(seconds=seconds)).isoformat()
-        event = {"user_id": user, "item_id": item, "event_type": "view", "timestamp": time, "address": address}
+        event = {"user_id": user, "item_id": item, "event_type": kind, "timestamp": time, "address": address}
         rows.append(event | {"event_id": f"e{len(rows)}"})
 
     day = 86_400
@@ -192,6 +201,11 @@ def attacked():
     for user in range(12):
         act(f"house{user}", "i5", 20 * day + user * 131, "house")
         act(f"crowd{user}", "rare", 20 * day + user * 131)
+        act(f"nuke{user}", "i7", 20 * day + user * 131, kind="dislike")
+        act(f"nuke{user}", f"i{user}", 20 * day + user * 171)
+    for user in range(6):
+        for turn in range(20):
+            act(f"ring{user}", f"i{turn}", user * 3 * day + turn * turn * 97, kind="like")
     return pd.DataFrame(rows)
 
 
@@ -232,25 +246,37 @@ def test_a_folder_that_keeps_filling_is_taken_file_by_file_and_as_a_batch_would(
     assert taken == batch.rows(tables.EVENTS, "event_id", "record")
 
 
-@pytest.mark.parametrize("after_the_merge", [False, True])
-def test_a_job_that_dies_in_a_micro_batch_takes_it_again_and_nothing_twice(place, monkeypatch, after_the_merge):
-    merge = Lakehouse.merge
+def test_a_job_that_is_killed_takes_every_file_of_a_folder_once(place, tmp_path):
+    events = killing.Job(tmp_path, [*place.settings, "events.stream.files_per_trigger=1"])
+    for number in range(3):
+        place.lines(f"{number}.jsonl", GOOD | {"user_id": f"u{number}"}, {"item_id": number})
+    events.kill("before the merge", 1, "r", "events.mode=available-now")
+    events.kill("after the merge", 1, "r", "events.mode=continuous", "events.stream.trigger_seconds=0.1")
+    place.lines("3.jsonl", GOOD | {"user_id": "u3"})
+    counts = events.run("r", "events.mode=available-now")
+    assert (counts["rows_out"], counts["quarantined"]) == (4, 3)
+    assert place.rows(tables.INTERACTIONS, "user_id") == [("u0",), ("u1",), ("u2",), ("u3",)]
+    assert place.reasons("r") == ["missing_user"] * 3
 
-    def dying(self, table, *arguments, **options):
-        if table is tables.EVENTS and after_the_merge:
-            merge(self, table, *arguments, **options)
-        if table is tables.EVENTS:
-            raise DataError("The lights went out.", "Switch them on.")
-        merge(self, table, *arguments, **options)
 
-    place.lines("1.jsonl", GOOD, GOOD | {"user_id": "v"})
+def test_what_goes_wrong_in_a_micro_batch_is_told_as_itself_and_the_next_run_takes_it(place, monkeypatch):
+    take = job._take_files
+
+    def late(context, source, batch):
+        content = file.read_text()
+        file.unlink()
+        try:
+            take(context, source, batch)
+        finally:
+            file.write_text(content)
+
+    file = place.folder / "1.jsonl"
+    place.lines(file.name, GOOD)
     with monkeypatch.context() as patch:
-        patch.setattr(Lakehouse, "merge", dying)
-        with pytest.raises(DataError, match="The lights went out"):
+        patch.setattr(job, "_take_files", late)
+        with pytest.raises(DataError, match="1.jsonl was removed before it was taken"):
             place.run("r", "events.mode=available-now")
-    place.lines("2.jsonl", GOOD | {"user_id": "w"})
-    assert place.run("r", "events.mode=available-now") == (3, 0)
-    assert place.rows(tables.EVENTS, "user_id") == [("u",), ("v",), ("w",)]
+    assert place.run("r", "events.mode=available-now") == (1, 0)
 
 
 def test_the_continuous_mode_follows_until_it_is_idle(place, monkeypatch):

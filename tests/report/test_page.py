@@ -118,6 +118,14 @@ def test_the_metric_table_ranks_models_marks_the_best_and_compares_with_popular(
     assert "ndcg@20" not in page
 
 
+def test_figures_of_segments_and_groups_are_left_to_the_comparison():
+    rows = [("ease", "test", "ndcg@10/new", 0.77, 0.7, 0.8), ("ease", "test", "exposure@10/ann", 0.66, 0.6, 0.7)]
+    metrics = pd.concat([full().metrics, pd.DataFrame(rows, columns=full().metrics.columns)])
+    page = render(dataclasses.replace(full(), metrics=metrics, comparison="comparison.html"))
+    assert "0.7700" not in page and "0.6600" not in page
+    assert '<a href="comparison.html">' in page
+
+
 def test_figures_are_written_for_people():
     page = render(full())
     assert "1,234,567" in page
@@ -205,3 +213,8 @@ def test_labels_of_many_lines_stay_inside_the_chart():
 
 def test_a_job_shows_its_rows_in():
     assert "rows in 2" in render(full())
+
+
+def test_the_page_links_to_the_labels_to_review_where_there_are_any():
+    assert 'href="review.html"' in render(dataclasses.replace(full(), review="review.html"))
+    assert "review.html" not in render(full())

@@ -74,10 +74,10 @@ def test_an_item_that_nobody_touched_is_recommended_for_its_content(planted):
     assert ((first["user_id"] % 4) == (first["item_id"] // 10)).mean() > 0.9
 
 
-def test_gates_are_shares_and_nought_for_a_modality_that_is_absent(planted):
+def test_gates_are_at_most_one_together_and_nought_for_a_modality_that_is_absent(planted):
     model = registry.create("fusion", epochs=2).fit_training_set(planted)
     gates = model.gates().set_index(model.items.ids)
-    assert np.allclose(gates.sum(axis=1), 1, atol=1e-5)
+    assert gates.sum(axis=1).between(0.01, 1).all()
     assert (gates.loc[gates.index >= 20, "audio"] == 0).all()
     assert (gates.loc[gates.index < 20, "audio"] > 0).all()
 

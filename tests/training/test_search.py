@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from avrec_spark import cli, config, tables
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.errors import DataError, SettingsError, UsageError
+from avrec_spark.evaluation import yardsticks
 from avrec_spark.evaluation.part import Part
 from avrec_spark.lakehouse import Lakehouse
 from avrec_spark.models import registry
@@ -165,6 +166,33 @@ def test_what_is_written_are_settings_that_train_takes(tmp_path: Path) -> None:
     assert again.train.parameters == {"mf": {"epochs": 3}, "ease": found.parameters}
 
 
+def test_a_file_collects_the_models_of_several_searches(tmp_path: Path) -> None:
+    write(Found("ease", "ndcg@10", 0.4, {"regularisation": 3.0}, 9, 2), tmp_path / "tuned.yaml")
+    write(Found("sar", "ndcg@10", 0.3, {"half_life_days": 7.0}, 4, 0), tmp_path / "tuned.yaml")
+    write(Found("ease", "ndcg@10", 0.5, {"regularisation": 5.0}, 12, 2), tmp_path / "tuned.yaml")
+    train = config.load(tmp_path / "tuned.yaml", environment={}).train
+    assert train.models == ("ease", "sar")
+    assert train.parameters == {"ease": {"regularisation": 5.0}, "sar": {"half_life_days": 7.0}}
+    assert (tmp_path / "tuned.yaml").read_text().splitlines()[:2] == [
+        "# sar: ndcg@10 0.3000 on validation, the best of 4 trials",
+        "# ease: ndcg@10 0.5000 on validation, the best of 12 trials",
+    ]
+
+
+def test_a_blend_learns_its_weights_on_all_parts_in_one_trial() -> None:
+    told: list[Trial] = []
+    members = [{"model": "random"}, {"model": "item-knn", "neighbours": 5}]
+    parts = [part_of(1), part_of(2)]
+    found = search("blend", parts, 30, fixed={"members": members}, start={"weights": [1.0, 0.0]}, on_trial=told.append)
+    guess, knn = found.parameters["weights"]
+    assert guess < 0.4 < knn
+    assert (found.metric, found.trials, len(told)) == ("ndcg@10", 1, 1)
+    assert told[0].figures[0] < told[0].figures[-1] == found.value
+    assert found.parameters["members"] == members
+    for alone in (parts[:1], parts[1:]):
+        assert search("blend", alone, 1, fixed={"members": members}).value != found.value
+
+
 # -- test is never looked at -------------------------------------------------------------------------------------------
 
 
@@ -194,13 +222,18 @@ def test_a_yardstick_is_tuned_without_its_test_file_and_each_trial_is_a_run_unde
     assert said.exit_code == 0, said.output
     assert "recall@20" in said.stdout and "3 trials" in said.stdout
     assert config.load(out, environment={}).train.models == ("walk",)
+    members = 'members=[{"model": "walk"}, {"model": "random"}]'
+    said = tune("--yardstick", "tiktok", "--data", videos, "--model", "blend", "--set", members, "--out", out)
+    assert said.exit_code == 0, said.output
+    parameters = config.load(out, environment={}).train.parameters
+    assert parameters["blend"]["members"][0] == {**yardsticks.TIKTOK.tuned("walk").parameters, "model": "walk"}
+    assert parameters.keys() == {"walk", "blend"}
 
     client = mlflow.MlflowClient(f"sqlite:///{out.parent / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("avrec").experiment_id])
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    trials = [run for run in runs if run is not parent]
+    (_, parent) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    trials = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {run.info.run_name for run in trials} == {"trial-0", "trial-1", "trial-2"}
-    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in trials)
     assert all("recall_at_20" in run.data.metrics and "neighbours" in run.data.params for run in trials)
 
 

@@ -1,0 +1,205 @@
+"""The fusion network: behaviour and content in one space, and content alone where nobody has behaved yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avrec_spark.dataset.loader import Batch
+from avrec_spark.dataset.training_set import FeatureMatrix, TrainingSet
+from avrec_spark.errors import DataError
+from avrec_spark.models.fusion import objectives
+from avrec_spark.models.fusion.content import ContentEncoder
+from avrec_spark.models.fusion.graph import content_neighbours
+from avrec_spark.models.kernels import ContentRegression
+from avrec_spark.models.lightgcn import Graph
+from avrec_spark.models.torch_model import embedding, touched
+from avrec_spark.recommend.topk import ScoreSource
+from avrec_spark.training.losses import Candidates, softmax_loss
+
+
+@dataclass(frozen=True)
+class Space:
+    """All users and items at once: float32[users, d], float32[items, d], and what the items' vectors come from.
+
+    `projected` float32[items, modalities, d], `gates` float32[items, modalities] and `content` float32[items, d] as in
+    ContentEncoder; `layers` are E^(0) … E^(layers), float32[users + items, d].
+    """
+
+    users: Tensor
+    items: Tensor
+    projected: Tensor
+    gates: Tensor
+    content: Tensor
+    layers: list[Tensor]
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        return self.users[users]
+
+    def item_vectors(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = self.items[items]
+        return vectors, vectors.new_zeros(len(vectors))
+
+
+class FusionModule(nn.Module):
+    """Scores z_u · z_i / temperature of unit vectors z, for cold items z_u · E[z_i | content].
+
+    E^(0) holds the id vectors e_u of users and x_i = c_i + e_i of items, their content and id vectors;
+    E^(k+1) = Â E^(k) over the graph of who took what and, with `neighbours`, of which items are near by content
+    (`Graph`), and z is the mean of all layers, of length 1. So a user is e_u and the sum of the history, and does
+    without e_u: ids are dropped at random in training (`id_dropout`).
+
+    Where nobody has an item, a `ContentRegression` of the other items' z on their content stands for its z: it is
+    solved, not descended to, whenever the items are ranked. As an expectation it is the shorter the less content says.
+
+    Losses: `softmax` × softmax over the items + `align` × InfoNCE between modalities + `classify` × cross-entropy of
+    the tags in the feature called `labels`, which is then no input.
+    """
+
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        *,
+        dimension: int,
+        content_rank: int,
+        layers: int,
+        neighbours: int,
+        temperature: float,
+        user_exponent: float,
+        content_dropout: float,
+        id_dropout: float,
+        modality_dropout: float,
+        softmax: float,
+        align: float,
+        classify: float,
+        labels: str,
+        kernel_width: float,
+        regularisation: float,
+    ) -> None:
+        super().__init__()
+        self.n_users, self.n_items = len(training_set.users), len(training_set.items)
+        self.layers, self.temperature, self.id_dropout = layers, temperature, id_dropout
+        self.softmax, self.align, self.classify = softmax, align, classify
+        self.kernel_width, self.regularisation = kernel_width, regularisation
+        self.features = features = inputs(training_set, labels)
+        self.encoder = ContentEncoder(
+            {name: matrix.values.shape[1] for name, matrix in features.items()},
+            dimension=dimension,
+            rank=content_rank,
+            dropout=content_dropout,
+            modality_dropout=modality_dropout,
+        )
+        self.encoder.fit_scale(features)
+        self._keep_features(features)
+        self.users, self.items = embedding(self.n_users, dimension), embedding(self.n_items, dimension)
+        self.tags = Tags(training_set.features[labels], labels, dimension) if labels else None
+        self.register_buffer("warm", touched(training_set)[:, None], persistent=False)
+        near = content_neighbours(features, neighbours) if neighbours else None
+        self.graph = Graph(training_set.matrix(), near)
+        importance = np.maximum(self.graph.degree[: self.n_users], 1.0) ** -user_exponent
+        self.importance = (importance / importance[training_set.user_index].mean()).astype(np.float32)
+
+    def _keep_features(self, features: dict[str, FeatureMatrix]) -> None:
+        """Not parameters, and large: every rank has them from the snapshot."""
+        present = torch.from_numpy(np.stack([matrix.present for matrix in features.values()], axis=1))
+        self.register_buffer("present", present, persistent=False)
+        for m, (name, matrix) in enumerate(features.items()):
+            vectors = self.encoder.standardised(name, torch.from_numpy(matrix.values), present[:, m])
+            self.register_buffer(f"x_{name}", vectors, persistent=False)
+
+    def space(self) -> Space:
+        """Everything, propagated once."""
+        projected = self.encoder.projected({name: self.get_buffer(f"x_{name}") for name in self.encoder.widths})
+        content, gates = self.encoder.fused(projected, self.get_buffer("present"))
+        warm = self.get_buffer("warm")
+        with_id = content + self.items.weight * (warm & self._kept(self.n_items))
+        layers = [torch.cat([self.users.weight * self._kept(self.n_users), with_id])]
+        for _ in range(self.layers):
+            layers.append(self.graph.smooth(layers[-1]))
+        total = functional.normalize(sum(layers[1:], start=layers[0]), dim=1)
+        users, items = total.split([self.n_users, self.n_items])
+        return Space(users, items, projected, gates, content, layers)
+
+    def placed(self, space: Space) -> tuple[NDArray[np.float32], ContentRegression]:
+        """The items' vectors float32[n_items, d], those of cold ones by content, and the regression that says so."""
+        vectors = space.items.cpu().numpy().copy()
+        warm = self.get_buffer("warm")[:, 0].cpu().numpy()
+        items = np.flatnonzero(warm)
+        regression = ContentRegression.fit(self.features, items, vectors[items], self.kernel_width, self.regularisation)
+        vectors[~warm] = regression(self.features)[~warm]
+        return vectors, regression
+
+    def _kept(self, n: int) -> Tensor:
+        """bool[n, 1]: whose behaviour is not dropped."""
+        device = self.users.weight.device
+        if not self.training:
+            return torch.ones(n, 1, dtype=torch.bool, device=device)
+        return torch.rand(n, 1, device=device) >= self.id_dropout
+
+    def batch_loss(self, batch: Batch, candidates: Candidates) -> Tensor:
+        """The sum over the batch of weight × the losses by their weights."""
+        space = self.space()
+        weight = batch.weight * self.importance[batch.user_index]
+        loss = space.items.new_zeros(())
+        if self.softmax:
+            ranked = softmax_loss(space, batch._replace(weight=weight), candidates, self.temperature)
+            loss = loss + self.softmax * ranked
+        if self.align:
+            contrast = objectives.alignment(space.projected, self.get_buffer("present"))
+            loss = loss + self.align * float(weight.sum()) * contrast
+        if self.classify and self.tags is not None:
+            loss = loss + self.classify * float(weight.sum()) * self.tags.loss(space.content)
+        return loss
+
+    def score_sources(self, training_set: TrainingSet) -> list[ScoreSource]:
+        space = self.space()
+        return [ScoreSource(space.users.cpu().numpy(), np.ascontiguousarray(self.placed(space)[0].T))]
+
+
+class Tags(nn.Module):
+    """A logistic regression of each tag on the content vector; tags that all items have, or none, are not learnt."""
+
+    def __init__(self, labels: FeatureMatrix, name: str, dimension: int) -> None:
+        super().__init__()
+        given = labels.values[labels.present]
+        if not np.isin(given, (0, 1)).all():
+            raise DataError(f"The labels {name} hold other values than 0 and 1.", "Give each tag a 0 or a 1.")
+        varies = given.min(axis=0) < given.max(axis=0)
+        if not varies.any():
+            raise DataError(f"The labels {name} have one class only.", "Leave labels empty, or give tags that differ.")
+        self.register_buffer("varies", torch.from_numpy(varies), persistent=False)
+        self.register_buffer("given", torch.from_numpy(labels.values[:, varies]), persistent=False)
+        self.register_buffer("labelled", torch.from_numpy(labels.present), persistent=False)
+        self.register_buffer("constant", torch.from_numpy(given[0]), persistent=False)
+        self.read = nn.Linear(dimension, int(varies.sum()))
+
+    def loss(self, content: Tensor) -> Tensor:
+        labelled = self.get_buffer("labelled")
+        return objectives.classification(self.read(content[labelled]), self.get_buffer("given")[labelled])
+
+    def probabilities(self, content: Tensor) -> Tensor:
+        """float32[n, tags]; 0 or 1 for a tag that does not vary."""
+        result = self.get_buffer("constant").repeat(len(content), 1)
+        result[:, self.get_buffer("varies")] = torch.sigmoid(self.read(content))
+        return result
+
+
+def inputs(training_set: TrainingSet, labels: str) -> dict[str, FeatureMatrix]:
+    """The modalities that are read: not the labels, and none that the whole catalogue lacks.
+
+    Raises `DataError` where none is left, or no feature is called `labels`.
+    """
+    if labels and labels not in training_set.features:
+        raise DataError(
+            f"The model fusion has no feature {labels} to take labels from.",
+            f"Choose of {', '.join(training_set.features) or 'none'}.",
+        )
+    chosen = {name: one for name, one in training_set.features.items() if name != labels and one.present.any()}
+    if not chosen:
+        raise DataError("The model fusion needs item features, and the snapshot has none.", "Run features first.")
+    return chosen

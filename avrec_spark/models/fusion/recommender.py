@@ -1,0 +1,196 @@
+"""The fusion model as a recommender: its parameters, its sources of scores, and what it says of items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from avrec_spark import columns as c
+from avrec_spark.dataset.index import IdIndex
+from avrec_spark.dataset.training_set import FeatureMatrix, TrainingSet
+from avrec_spark.errors import DataError, SettingsError
+from avrec_spark.models.fusion.module import FusionModule
+from avrec_spark.models.histories import Histories
+from avrec_spark.models.kernels import ContentRegression
+from avrec_spark.models.torch_model import TorchRecommender
+from avrec_spark.recommend.topk import Matrix
+
+
+class Fusion(TorchRecommender):
+    """Recommends by what items are made of and by who liked them, also items that nobody has touched.
+
+    `FusionModule` has the mathematics; docs/fusion.md says what each parameter is for. Needs item features. Users
+    without history get the popular list; a new user is served from the history alone (`fold_in`). Costs a pass over
+    all items and edges a step, and interactions × items × dimension an epoch for the softmax, which beyond
+    `full_softmax_items` items is sampled.
+
+    Sources: LightGCN, He et al. 2020; DropoutNet, Volkovs, Yu and Poutanen 2017 (ids that are dropped); Gantner et al.
+    2010 (attributes mapped to factors, for cold items).
+    """
+
+    name = "fusion"
+    factory = FusionModule
+    module_parameters = (
+        "dimension",
+        "content_rank",
+        "layers",
+        "neighbours",
+        "temperature",
+        "user_exponent",
+        "content_dropout",
+        "id_dropout",
+        "modality_dropout",
+        "softmax",
+        "align",
+        "classify",
+        "labels",
+        "kernel_width",
+        "regularisation",
+    )
+
+    def __init__(
+        self,
+        *,
+        dimension: int = 64,
+        content_rank: int = 32,
+        layers: int = 2,
+        neighbours: int = 0,
+        temperature: float = 0.4,
+        user_exponent: float = 0.0,
+        content_dropout: float = 0.3,
+        id_dropout: float = 0.2,
+        modality_dropout: float = 0.2,
+        softmax: float = 1.0,
+        align: float = 0.0,
+        classify: float = 0.0,
+        labels: str = "",
+        kernel_width: float = 2.0,
+        regularisation: float = 3.0,
+        epochs: int = 40,
+        batch_size: int = 1024,
+        learning_rate: float = 0.01,
+        weight_decay: float = 0.0,
+        full_softmax_items: int = 4096,
+        patience: int = 5,
+        seed: int = 42,
+    ) -> None:
+        self.dimension = dimension
+        self.content_rank = content_rank
+        self.layers = layers
+        self.neighbours = neighbours
+        self.temperature = temperature
+        self.user_exponent = user_exponent
+        self.content_dropout = content_dropout
+        self.id_dropout = id_dropout
+        self.modality_dropout = modality_dropout
+        self.softmax = softmax
+        self.align = align
+        self.classify = classify
+        self.labels = labels
+        self.kernel_width = kernel_width
+        self.regularisation = regularisation
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.full_softmax_items = full_softmax_items
+        self.patience = patience
+        self.seed = seed
+        if layers < 1:
+            raise SettingsError(f"The parameter layers of the model fusion is {layers}.", "A user's history is one.")
+
+    @torch.inference_mode()
+    def _keep(self, module: nn.Module, training_set: TrainingSet) -> None:
+        assert isinstance(module, FusionModule)
+        space = module.space()
+        layers = [layer.split([module.n_users, module.n_items]) for layer in space.layers]
+        reach = sum((items for _, items in layers[:-1]), start=torch.zeros(())).numpy()
+        degree = np.maximum(module.graph.degree[module.n_users :], 1.0)
+        self._own, self._reach = layers[0][0].numpy(), reach / np.sqrt(degree)[:, None]
+        self._vectors, self._regression = module.placed(space)
+        self._gates = space.gates.numpy()
+        self._tags = None if module.tags is None else module.tags.probabilities(space.content).numpy()
+        self._widths = module.encoder.widths
+
+    def _left(self, histories: Histories) -> list[Matrix]:
+        """e_u + d_u^-½ Σ_i d_i^-½ Σ_k<layers e_i^(k) over the history, of length 1; a stranger's e_u is zero."""
+        taken = (histories.taken() > 0).astype(np.float32)
+        degree = np.maximum(np.asarray(taken.sum(axis=1)).ravel(), 1.0)
+        own = np.where(histories.known[:, None] >= 0, self._own[histories.known], 0)
+        total = own + taken @ self._reach / np.sqrt(degree)[:, None]
+        unit = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        return [unit.astype(np.float32)]
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """float32[n_items, dimension], rows as in `items`."""
+        return self._vectors
+
+    def gates(self) -> pd.DataFrame:
+        """How much of each modality is heard: one row an item as in `items`, 0 where the item lacks the modality.
+
+        A row sums to at most 1, what is left being what no modality was listened to.
+        """
+        return pd.DataFrame(self._gates, columns=list(self._widths))
+
+    def tags(self) -> NDArray[np.float32]:
+        """float32[n_items, tags]: the probability of each tag given content. Raises `DataError` without `labels`."""
+        if self._tags is None:
+            raise DataError("The model fusion was fitted without labels.", "Name the feature that holds them: labels.")
+        return self._tags
+
+    @torch.inference_mode()
+    def embed(self, item_features: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """item_id and vector[dimension] of items by their content alone, in the space of `item_vectors`.
+
+        Frames have item_id, vector, one a modality, as in `fit`; an item may lack some. Nothing is learnt, and the
+        items need not be known. Raises `DataError` for vectors of another width than fitted on, with NaN, or of a
+        modality that was not there.
+        """
+        unknown = sorted(set(item_features) - set(self._widths))
+        if unknown or not item_features:
+            raise DataError(
+                f"The model fusion knows no modality {', '.join(unknown) or 'among none'}.",
+                f"Give vectors of {', '.join(self._widths)}.",
+            )
+        ids = np.concatenate([frame[c.ITEM_ID].to_numpy() for frame in item_features.values()])
+        items = IdIndex(pd.unique(ids))
+        features = {
+            name: FeatureMatrix.of(name, items.encode(frame[c.ITEM_ID]), frame[c.VECTOR], len(items))
+            for name, frame in item_features.items()
+        }
+        for name, matrix in features.items():
+            if matrix.values.shape[1] != self._widths[name]:
+                raise DataError(
+                    f"The {name} vectors have {matrix.values.shape[1]} values each, not {self._widths[name]}.",
+                    "Use the vectors of the encoder that the model was fitted with.",
+                )
+        return pd.DataFrame({c.ITEM_ID: items.ids, c.VECTOR: list(self._regression(features))})
+
+    # -- save and load -----------------------------------------------------------------------------------------------
+
+    def _extra(self) -> dict[str, NDArray[Any]]:
+        kept = {"own": self._own, "reach": self._reach, "vectors": self._vectors, "gates": self._gates}
+        tags = {} if self._tags is None else {"tags": self._tags}
+        regression = {f"regression.{name}": value for name, value in self._regression.arrays().items()}
+        widths = {"modalities": np.array(list(self._widths)), "widths": np.array(list(self._widths.values()))}
+        return kept | tags | regression | widths
+
+    def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:
+        self._own, self._reach = extra["own"], extra["reach"]
+        self._vectors, self._gates, self._tags = extra["vectors"], extra["gates"], extra.get("tags")
+        self._widths = dict(zip(extra["modalities"].tolist(), extra["widths"].tolist(), strict=True))
+        prefix = "regression."
+        kept = {name.removeprefix(prefix): extra[name] for name in extra if name.startswith(prefix)}
+        self._regression = ContentRegression.restored(kept)
+        if self._vectors.shape[1] != self.dimension:
+            raise DataError(
+                f"The stored fusion model has {self._vectors.shape[1]} dimensions, and its parameters say "
+                f"{self.dimension}: it is of another configuration.",
+                "Load it with the parameters that it was fitted with, or fit it again.",
+            )
