@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
 
-.PHONY: help setup airflow data demo test test-slow lint bench bench-media bench-training bench-topk bench-scale clean
+.PHONY: help setup airflow data demo test test-slow lint bench bench-models bench-media bench-training bench-fusion bench-topk bench-scale bench-world clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -40,11 +40,17 @@ bench: setup data  ## measure everything, and write docs/benchmarks.md (most of 
 	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt implicit
 	$(BIN)/python -m benchmarks
 
+bench-models: setup data  ## measure the models on published protocols, and write their section of docs/benchmarks.md (25 minutes)
+	$(BIN)/python -m benchmarks models
+
 bench-media: setup data  ## measure media to features, and write its section of docs/benchmarks.md
 	$(BIN)/python -m benchmarks media-pool media-pass media-incremental media-memory media-cnn media-size
 
 bench-training: setup  ## measure training on one and two ranks, and write its section of docs/benchmarks.md
 	$(BIN)/python -m benchmarks training
+
+bench-fusion: setup data  ## measure fusion, its modalities and its speed, and write their section of docs/benchmarks.md (an hour)
+	$(BIN)/python -m benchmarks fusion
 
 bench-topk: setup  ## measure the top-K engine against MLlib and implicit, and write its section of docs/benchmarks.md
 	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt implicit
@@ -52,6 +58,9 @@ bench-topk: setup  ## measure the top-K engine against MLlib and implicit, and w
 
 bench-scale: setup  ## measure 1, 3 and 10 million events from ingest to figures, and write their section of docs/benchmarks.md
 	$(BIN)/python -m benchmarks scale
+
+bench-world: setup  ## measure probes and fusion against the oracle of the rendered world, and write their section of docs/benchmarks.md
+	$(BIN)/python -m benchmarks world
 
 clean:  ## remove environments, caches and what runs left behind
 	rm -rf .venv .venv-airflow .cache build dist *.egg-info lakehouse spark-warehouse mlruns

@@ -25,8 +25,10 @@ SECTIONS = {
     "stability": "stability:run",
     "topk": "topk:run",
     "training": "training:run",
+    "fusion": "fusion:run",
     "metrics": "metrics:run",
     "scale": "scale:run",
+    "world": "world:run",
 }
 LIBRARIES = ("pyspark", "delta-spark", "torch", "horovod", "av", "librosa", "numpy")
 HEAD = """# Benchmarks
