@@ -183,6 +183,9 @@ class Lakehouse:
             file.write(text)
         return path
 
+    def is_file(self, *parts: str) -> bool:
+        return bool(self.fs.isfile(self.path(*parts)))
+
     def remove(self, *parts: str) -> None:
         """Delete a plain file or folder under the root; nothing where there is none."""
         path = self.path(*parts)
