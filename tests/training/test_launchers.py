@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -158,13 +160,18 @@ def test_an_error_of_a_rank_is_the_error_of_the_launch(spark):
 
 
 def train_until_killed(config, ranks):
-    """Training in which the second rank's process is killed at a step, the first time that it gets there."""
+    """Training in which the second rank's process is killed at a step, the first time that it gets there.
+
+    Where the file `driver` names a process group, that dies first: the driver and its JVM.
+    """
     step = loop._Trainer._step
 
     def stepping(trainer, batch):
-        marker = Path(config.checkpoints, "killed")
+        marker, driver = Path(config.checkpoints, "killed"), Path(config.checkpoints, "driver")
         if ranks.rank == 1 and trainer._steps_done() == 40 and not marker.exists():
             marker.touch()
+            if driver.exists():
+                os.killpg(int(driver.read_text()), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
         return step(trainer, batch)
 
@@ -176,19 +183,26 @@ def train_until_killed(config, ranks):
     return result
 
 
-def kill_and_compare(name, snapshot, configs, folder):
-    launcher = launchers.create(name)
+def to_be_broken_off(configs, folder):
     # 16 steps an epoch or so: a checkpoint lies in the middle of the third, and the kill after it.
-    config = replace(configs["short"], path=snapshot.path, epochs=4, batch_size=64, checkpoint_every_steps=7)
-    config = replace(config, parameters={"dimension": 8, "dropout": 0.2})
-    straight = launcher.launch(loop.train, config, 2)
-    broken = replace(config, checkpoints=str(folder))
+    config = replace(configs["short"], epochs=4, batch_size=64, checkpoint_every_steps=7, checkpoints=str(folder))
+    return replace(config, parameters={"dimension": 8, "dropout": 0.2})
+
+
+def kill_and_compare(name, configs, folder):
+    launcher = launchers.create(name)
+    broken = to_be_broken_off(configs, folder)
+    straight = launcher.launch(loop.train, replace(broken, checkpoints=None), 2)
     try:
         resumed = launcher.launch(train_until_killed, broken, 2)
     except RanksLostError as error:
         assert error.retryable
         resumed = launcher.launch(train_until_killed, broken, 2)
     assert (folder / "killed").exists()
+    compare(resumed, straight)
+
+
+def compare(resumed, straight):
     for figure in ("epoch", "loss", "validation_ndcg@10"):
         expected = [entry[figure] for entry in straight.history]
         assert [entry[figure] for entry in resumed.history] == pytest.approx(expected, rel=1e-3)
@@ -196,14 +210,44 @@ def kill_and_compare(name, snapshot, configs, folder):
         np.testing.assert_allclose(resumed.state[key], value, atol=1e-4)
 
 
-def test_a_killed_rank_goes_on_from_the_last_checkpoint_to_the_same_metric(spark, snapshot, configs, tmp_path):
+def test_a_killed_rank_goes_on_from_the_last_checkpoint_to_the_same_metric(spark, configs, tmp_path):
     # Spark starts the stage again by itself.
-    kill_and_compare("ddp", snapshot, configs, tmp_path)
+    kill_and_compare("ddp", configs, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_killed_rank_of_horovod_goes_on_when_the_job_is_run_again(spark, snapshot, configs, tmp_path):
-    kill_and_compare("horovod", snapshot, configs, tmp_path)
+def test_a_killed_rank_of_horovod_goes_on_when_the_job_is_run_again(spark, configs, tmp_path):
+    kill_and_compare("horovod", configs, tmp_path)
+
+
+# A driver with a Spark of its own, which leads a process group.
+DRIVER = """
+import pickle, sys
+from pathlib import Path
+import test_launchers as here
+from avrec_spark import session
+from avrec_spark.config import SparkSettings
+session.get(SparkSettings(master="local[2,4]"))
+here.launchers.create("horovod").launch(here.train_until_killed, pickle.loads(Path(sys.argv[1]).read_bytes()), 2)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_driver_goes_on_when_the_job_is_run_again(spark, configs, tmp_path):
+    broken, given = to_be_broken_off(configs, tmp_path), tmp_path / "config"
+    given.write_bytes(pickle.dumps(broken))
+    # The ranks import this module, too.
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(given)], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    (tmp_path / "driver").write_text(str(process.pid))
+    assert process.wait(300) == -signal.SIGKILL, (tmp_path / "log").read_text()[-4000:]
+    assert list(tmp_path.glob("*/step-*.pt"))
+    launcher = launchers.create("horovod")
+    resumed = launcher.launch(train_until_killed, broken, 2)
+    compare(resumed, launcher.launch(loop.train, replace(broken, checkpoints=None), 2))
 
 
 def test_an_unknown_launcher_is_refused_by_the_settings():
