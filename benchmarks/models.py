@@ -83,7 +83,8 @@ def _models(name: str, protocol: Protocol) -> Iterator[tuple[str, str, Mapping[s
         yield model, model, yardsticks.find(name).tuned(model).parameters
     for file in protocol.others:
         for model, parameters in config.load(CONF / f"{file}.yaml", environment={}).train.parameters.items():
-            yield f"{model} ({file})", model, parameters
+            # All of them: what is left out would be taken from the yardstick's own file.
+            yield f"{model} ({file})", model, registry.create(model, **parameters).parameters
 
 
 def _measured(

@@ -86,8 +86,9 @@ def side_by_side(features: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:
 
     >>> look = pd.DataFrame({"item_id": [1, 2], "vector": [[3.0, 4.0], [1.0, 0.0]]})
     >>> sound = pd.DataFrame({"item_id": [1], "vector": [[2.0]]})
-    >>> side_by_side({"look": look, "sound": sound})["vector"].map(lambda vector: vector.round(1).tolist()).tolist()
-    [[0.6, 0.8, 1.0], [1.0, 0.0, 0.0]]
+    >>> print(np.stack(side_by_side({"look": look, "sound": sound})["vector"]))
+    [[0.6 0.8 1. ]
+     [1.  0.  0. ]]
     """
     present = [frame for frame in features.values() if len(frame)]
     if not present:
