@@ -135,6 +135,25 @@ class LightGCNModule(nn.Module):
         return [ScoreSource(left.cpu().numpy(), biased(smoothed.items, smoothed.bias))]
 
 
+def own_and_reach(layers: list[Tensor], graph: Graph, n_users: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What `smoothed_users` needs of the layers E^(0) … of a graph: e_u float32[users, d], and of each item
+    d_i^-1/2 Σ_k e_i^(k) over all layers but the last, float32[items, d]."""
+    items = sum((layer[n_users:] for layer in layers[:-1]), start=torch.zeros_like(layers[0][n_users:])).numpy()
+    degree = np.maximum(graph.degree[n_users:], 1.0)
+    return layers[0][:n_users].numpy(), items / np.sqrt(degree)[:, None]
+
+
+def smoothed_users(
+    histories: Histories, own: NDArray[np.float32], reach: NDArray[np.float32]
+) -> NDArray[np.floating[Any]]:
+    """e_u + d_u^-1/2 Σ_i d_i^-1/2 Σ_k<layers e_i^(k) over the history, of length 1; a stranger's e_u is zero."""
+    taken = (histories.taken() > 0).astype(np.float32)
+    degree = np.maximum(np.asarray(taken.sum(axis=1)).ravel(), 1.0)
+    known = np.where(histories.known[:, None] >= 0, own[histories.known], 0)
+    total = known + taken @ reach / np.sqrt(degree)[:, None]
+    return np.asarray(total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12))
+
+
 class LightGCN(TorchRecommender):
     """Scores by the cosine of user and item vectors that were smoothed over the interaction graph.
 
@@ -182,18 +201,10 @@ class LightGCN(TorchRecommender):
     @torch.inference_mode()
     def _keep(self, module: nn.Module, training_set: TrainingSet) -> None:
         assert isinstance(module, LightGCNModule)
-        layers = [layer.split([module.n_users, module.n_items]) for layer in module.layers_of()]
-        reach = sum((items for _, items in layers[:-1]), start=torch.zeros(module.n_items, self.dimension)).numpy()
-        degree = np.maximum(module.graph.degree[module.n_users :], 1.0)
-        self._own, self._reach = layers[0][0].numpy(), reach / np.sqrt(degree)[:, None]
+        self._own, self._reach = own_and_reach(module.layers_of(), module.graph, module.n_users)
 
     def _left(self, histories: Histories) -> list[Matrix]:
-        """e_u + d_u^-1/2 Σ_i d_i^-1/2 Σ_k<layers e_i^(k) over the history, of length 1; a stranger's e_u is zero."""
-        taken = (histories.taken() > 0).astype(np.float32)
-        degree = np.maximum(np.asarray(taken.sum(axis=1)).ravel(), 1.0)
-        own = np.where(histories.known[:, None] >= 0, self._own[histories.known], 0)
-        total = own + taken @ self._reach / np.sqrt(degree)[:, None]
-        unit = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        unit = smoothed_users(histories, self._own, self._reach)
         return [np.concatenate([unit, np.ones((len(unit), 1))], axis=1).astype(np.float32)]
 
     def _extra(self) -> dict[str, NDArray[Any]]:

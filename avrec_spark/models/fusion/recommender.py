@@ -18,6 +18,7 @@ from avrec_spark.errors import DataError, SettingsError
 from avrec_spark.models.fusion.module import FusionModule
 from avrec_spark.models.histories import Histories
 from avrec_spark.models.kernels import ContentRegression
+from avrec_spark.models.lightgcn import own_and_reach, smoothed_users
 from avrec_spark.models.torch_model import TorchRecommender
 from avrec_spark.recommend.topk import Matrix
 
@@ -109,23 +110,14 @@ class Fusion(TorchRecommender):
     def _keep(self, module: nn.Module, training_set: TrainingSet) -> None:
         assert isinstance(module, FusionModule)
         space = module.space()
-        layers = [layer.split([module.n_users, module.n_items]) for layer in space.layers]
-        reach = sum((items for _, items in layers[:-1]), start=torch.zeros(())).numpy()
-        degree = np.maximum(module.graph.degree[module.n_users :], 1.0)
-        self._own, self._reach = layers[0][0].numpy(), reach / np.sqrt(degree)[:, None]
+        self._own, self._reach = own_and_reach(space.layers, module.graph, module.n_users)
         self._vectors, self._regression = module.placed(space)
         self._gates = space.gates.numpy()
         self._tags = None if module.tags is None else module.tags.probabilities(space.content).numpy()
         self._widths = module.encoder.widths
 
     def _left(self, histories: Histories) -> list[Matrix]:
-        """e_u + d_u^-½ Σ_i d_i^-½ Σ_k<layers e_i^(k) over the history, of length 1; a stranger's e_u is zero."""
-        taken = (histories.taken() > 0).astype(np.float32)
-        degree = np.maximum(np.asarray(taken.sum(axis=1)).ravel(), 1.0)
-        own = np.where(histories.known[:, None] >= 0, self._own[histories.known], 0)
-        total = own + taken @ self._reach / np.sqrt(degree)[:, None]
-        unit = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-        return [unit.astype(np.float32)]
+        return [smoothed_users(histories, self._own, self._reach).astype(np.float32)]
 
     def item_vectors(self) -> NDArray[np.float32]:
         """float32[n_items, dimension], rows as in `items`."""
