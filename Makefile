@@ -40,8 +40,8 @@ bench: setup data  ## measure everything, and write docs/benchmarks.md (most of 
 	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt implicit
 	$(BIN)/python -m benchmarks
 
-bench-models: setup data  ## measure the models on published protocols, and write their section of docs/benchmarks.md (25 minutes)
-	$(BIN)/python -m benchmarks models
+bench-models: setup data  ## measure the models on published protocols, and write their sections of docs/benchmarks.md (half an hour)
+	$(BIN)/python -m benchmarks models-lf-100k models-last-out-100k models-cold-100k models-tiktok
 
 bench-media: setup data  ## measure media to features, and write its section of docs/benchmarks.md
 	$(BIN)/python -m benchmarks media-pool media-pass media-incremental media-memory media-cnn media-size

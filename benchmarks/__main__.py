@@ -14,7 +14,10 @@ from pathlib import Path
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 # Section and the function that writes it.
 SECTIONS = {
-    "models": "models:run",
+    "models-lf-100k": "models:lf_100k",
+    "models-last-out-100k": "models:last_out_100k",
+    "models-cold-100k": "models:cold_100k",
+    "models-tiktok": "models:tiktok",
     "media-pool": "media:spark_and_pool",
     "media-pass": "media:one_pass",
     "media-incremental": "media:incremental",

@@ -53,11 +53,24 @@ PROTOCOLS = {
 }
 
 
-def run() -> str:
-    return "\n".join(_section(name, protocol) for name, protocol in PROTOCOLS.items())
+def lf_100k() -> str:
+    return _section("lf-100k")
 
 
-def _section(name: str, protocol: Protocol) -> str:
+def last_out_100k() -> str:
+    return _section("last-out-100k")
+
+
+def cold_100k() -> str:
+    return _section("cold-100k")
+
+
+def tiktok() -> str:
+    return _section("tiktok")
+
+
+def _section(name: str) -> str:
+    protocol = PROTOCOLS[name]
     data = Path(os.environ["AVREC_TIKTOK"]) if name == "tiktok" and "AVREC_TIKTOK" in os.environ else None
     try:
         yardsticks.find(name).folds(data, "popular")
