@@ -314,6 +314,8 @@ RECOMMENDATIONS = Table(
         c.ITEM_ID: ID,
         c.SCORE: "double",
         c.MODEL_VERSION: "string",
+        # The item of the user's history that speaks most for it; null where none does.
+        c.BECAUSE: ID,
         c.REASONS: STRINGS,
         c.GENERATED_AT: "timestamp",
     },
@@ -413,6 +415,25 @@ COMPARISONS = Table(
     writer="evaluate",
 )
 
+# How sure the chosen classifier of labels was on test, and how often it was right: a row a bin of confidence.
+RELIABILITY = Table(
+    "ops",
+    "reliability",
+    {
+        c.RUN_ID: "string",
+        c.MODEL: "string",
+        # "as scored" or "calibrated".
+        c.KIND: "string",
+        c.LOW: "double",
+        c.HIGH: "double",
+        "pairs": "bigint",
+        c.CONFIDENCE: "double",
+        "share": "double",
+    },
+    key=(c.RUN_ID, c.KIND, c.LOW),
+    writer="labels",
+)
+
 JOB_RUNS = Table(
     "ops",
     "job_runs",
@@ -450,6 +471,7 @@ ALL = (
     MODELS,
     METRICS,
     COMPARISONS,
+    RELIABILITY,
     JOB_RUNS,
 )
 

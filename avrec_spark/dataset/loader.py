@@ -57,12 +57,13 @@ _Arrays: TypeAlias = tuple[NDArray[Any], ...]
 class Loader:
     """Batches of a snapshot for one rank: every interaction, or user, of its shard once an epoch.
 
-    `interactions` gives `Batch`es of the part train/, `sequences` gives `SequenceBatch`es of sequences/, with the last
-    `sequence_length` interactions of each user. A shard is every `size`-th row group. All ranks take the same number of
-    `steps` an epoch, or they would wait for each other for ever: the largest shard decides it, and each rank spreads
-    its samples evenly over the steps, at most `batch_size` a step; a rank with fewer samples than steps has empty
-    batches. `samples_per_step` and `rows_per_step` (interactions) are means over ranks and steps. The order of an epoch
-    depends on the seed and the epoch's number only, so that training can go on in the middle of one.
+    `interactions` gives `Batch`es of the `part`, train/ or another with its columns; `sequences` gives
+    `SequenceBatch`es of sequences/, with the last `sequence_length` interactions of each user. A shard is every
+    `size`-th row group. All ranks take the same number of `steps` an epoch, or they would wait for each other for ever:
+    the largest shard decides it, and each rank spreads its samples evenly over the steps, at most `batch_size` a step;
+    a rank with fewer samples than steps has empty batches. `samples_per_step` and `rows_per_step` (interactions) are
+    means over ranks and steps. The order of an epoch depends on the seed and the epoch's number only, so that training
+    can go on in the middle of one.
 
     Raises `NotEnoughRowGroupsError` where there are fewer row groups than ranks.
     """
@@ -75,12 +76,13 @@ class Loader:
         size: int = 1,
         seed: int = 42,
         *,
+        part: str = "train",
         reader: Reader = "interactions",
         sequence_length: int = 50,
     ) -> None:
         self._shard = {"cur_shard": rank, "shard_count": size}
         self._length = sequence_length if reader == "sequences" else None
-        self._folder = Path(path) / ("train" if self._length is None else "sequences")
+        self._folder = Path(path) / (part if self._length is None else "sequences")
         shards, interactions = shard_samples(self._folder, size, self._length)
         self.samples = shards[rank]
         self.steps = max(1, -(-max(shards) // batch_size))

@@ -146,15 +146,8 @@ class TrainingSet:
     def write(self, path: str | Path, row_groups: int = 8) -> TrainingSet:
         """Write the snapshot folder, the train part in `row_groups` row groups; returns the set with its path."""
         folder = Path(path)
-        train = pa.table(
-            {
-                c.USER_INDEX: self.user_index,
-                c.ITEM_INDEX: self.item_index,
-                c.WEIGHT: self.weight,
-                c.TIMESTAMP: self.timestamp,
-            }
-        )
-        _write(train, folder / "train", -(-max(len(self.user_index), 1) // row_groups))
+        written = replace(self, path=str(path))
+        written.write_part("train", np.arange(len(self.user_index)), row_groups)
         _write(pa.table({c.USER_INDEX: np.arange(len(self.users)), c.USER_ID: self.users.ids}), folder / "users")
         _write(pa.table({c.ITEM_INDEX: np.arange(len(self.items)), c.ITEM_ID: self.items.ids}), folder / "items")
         if self.validation is not None:
@@ -163,7 +156,20 @@ class TrainingSet:
             positions = np.flatnonzero(matrix.present)
             vectors = pa.table({c.ITEM_INDEX: positions, c.VECTOR: list(matrix.values[positions])})
             _write(vectors, folder / "features" / name)
-        return replace(self, path=str(path))
+        return written
+
+    def write_part(self, name: str, rows: NDArray[np.int64], row_groups: int = 8) -> None:
+        """Add a part to the snapshot folder that holds these interactions, as train/ holds all of them."""
+        assert self.path is not None, "a part belongs to a snapshot: write it first"
+        table = pa.table(
+            {
+                c.USER_INDEX: self.user_index[rows],
+                c.ITEM_INDEX: self.item_index[rows],
+                c.WEIGHT: self.weight[rows],
+                c.TIMESTAMP: self.timestamp[rows],
+            }
+        )
+        _write(table, Path(self.path, name), -(-max(len(rows), 1) // row_groups))
 
     def write_sequences(self, row_groups: int = 8) -> None:
         """Add the part sequences/ to the snapshot folder, unless it has one: the train part by user, then by time.
@@ -195,6 +201,12 @@ class TrainingSet:
             for start, end in pairwise(cuts):
                 writer.write_table(table.slice(start, end - start), row_group_size=int(end - start))
         temporary.rename(folder)
+
+    def held_out(self) -> pd.DataFrame:
+        """The validation pairs as user_id, item_id; none where there is no validation."""
+        names = [c.USER_INDEX, c.ITEM_INDEX]
+        pairs = np.empty((0, 2), np.int64) if self.validation is None else self.validation[names].to_numpy(np.int64)
+        return pd.DataFrame({c.USER_ID: self.users.decode(pairs[:, 0]), c.ITEM_ID: self.items.decode(pairs[:, 1])})
 
     def matrix(self) -> csr_matrix:
         """Users × items, weights of repeated pairs summed."""

@@ -28,7 +28,7 @@ from avrec_spark.errors import DataError, FoldInError, SettingsError, UsageError
 from avrec_spark.models.histories import Histories
 from avrec_spark.recommend.topk import Matrix, ScoreSource, top_k
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Recommender(ABC):
@@ -258,7 +258,7 @@ class Recommender(ABC):
         """Write model.json and arrays.npz; no code is pickled."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        arrays = {"users": _plain(self.users.ids), "items": _plain(self.items.ids), "popularity": self._popularity}
+        arrays = {"users": plain(self.users.ids), "items": plain(self.items.ids), "popularity": self._popularity}
         arrays |= {f"event.{name}": value for name, value in self._histories.arrays().items()}
         sources = self._stored_sources()
         for number, source in enumerate(sources):
@@ -296,13 +296,13 @@ class Recommender(ABC):
             model.history, model._now, model._fitted_users = about["history"], about["now"], about["fitted_users"]
             model.users, model.items = IdIndex(arrays["users"]), IdIndex(arrays["items"])
             model._popularity = arrays["popularity"]
-            model._histories = Histories.restored(_part("event.", arrays))
+            model._histories = Histories.restored(with_prefix("event.", arrays))
             model._seen = model._histories.taken()
             model._sources = [
                 ScoreSource(_unpack(f"left{n}", arrays), _unpack(f"right{n}", arrays), **said)
                 for n, said in enumerate(about["sources"])
             ]
-            extra = _part("extra.", arrays)
+            extra = with_prefix("extra.", arrays)
         model._restore(extra)
         model._restore_parts(source)
         return model
@@ -315,12 +315,12 @@ def choice(setting: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
-def _plain(ids: NDArray[Any]) -> NDArray[Any]:
+def plain(ids: NDArray[Any]) -> NDArray[Any]:
     """Ids without Python objects, so that they can be stored without pickle."""
     return ids.astype(str) if ids.dtype == object else ids
 
 
-def _part(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def with_prefix(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The arrays whose name begins with that, by the rest of their names."""
     return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
 

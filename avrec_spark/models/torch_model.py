@@ -19,7 +19,8 @@ from avrec_spark.dataset.training_set import FeatureMatrix, TrainingSet
 from avrec_spark.models.base import Recommender
 from avrec_spark.recommend.topk import ScoreSource
 from avrec_spark.training.launchers import InProcessLauncher, Launcher
-from avrec_spark.training.loop import ModuleFactory, TrainingConfig, TrainingResult, score_sources, train
+from avrec_spark.training.loop import ModuleFactory, TrainingConfig, TrainingResult, score_sources, train, untrained
+from avrec_spark.training.warm_start import WarmStart
 
 # The bias of an item of which nothing is known, where scores are cosines.
 BELOW_EVERY_COSINE = -2.0
@@ -43,36 +44,43 @@ class TorchRecommender(Recommender):
     workers: int = 1
     # How training is run, over the loop's own defaults (checkpoints, precision, …): fields of TrainingConfig.
     options: Mapping[str, Any] = MappingProxyType({})
+    # Where training begins; None: at random. For modules that can (`Startable`).
+    warm_start: WarmStart | None = None
 
     @abstractmethod
     def _keep(self, module: nn.Module, training_set: TrainingSet) -> None:
         """Take from the trained module what is wanted later beside the factors."""
 
     def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
+        module = self._trained(type(self).factory, training_set)
+        self._keep(module, training_set)
+        return score_sources(module, training_set)
+
+    def _trained(self, factory: ModuleFactory, training_set: TrainingSet) -> nn.Module:
+        """A module of the factory after its best epoch, ready for use; its curves are in `history`."""
         if training_set.path is None:
             with tempfile.TemporaryDirectory(prefix="avrec-snapshot-") as folder:
-                return self._train(training_set.write(folder, max(_ROW_GROUPS, self.workers)))
-        return self._train(training_set)
-
-    def _train(self, training_set: TrainingSet) -> list[ScoreSource]:
-        assert training_set.path is not None
-        inner = {name: self.parameters[name] for name in self.module_parameters}
+                return self._trained(factory, training_set.write(folder, max(_ROW_GROUPS, self.workers)))
         outer = {name: value for name, value in self.parameters.items() if name in _LOOP_PARAMETERS}
+        start = None if self.warm_start is None else self.warm_start.save(training_set.path)
         config = TrainingConfig(
             path=training_set.path,
-            factory=type(self).factory,
-            parameters=inner,
+            factory=factory,
+            parameters={name: self.parameters[name] for name in self.module_parameters},
+            warm_start=None if start is None else start.name,
             **{"reader": self.reader, **outer, **self.options},
         )
         if config.reader == "sequences":
             training_set.write_sequences(max(_ROW_GROUPS, self.workers))
-        result: TrainingResult = self.launcher.launch(train, config, self.workers)
+        try:
+            result: TrainingResult = self.launcher.launch(train, config, self.workers)
+            module = untrained(config, training_set)
+        finally:
+            if start is not None:
+                start.unlink(missing_ok=True)
         self.history = result.history
-        module = type(self).factory(training_set, **inner)
         module.load_state_dict({name: torch.from_numpy(value) for name, value in result.state.items()})
-        module.eval()
-        self._keep(module, training_set)
-        return score_sources(module, training_set)
+        return module.eval()
 
 
 def embedding(rows: int, dimension: int, scale: float = 0.1) -> nn.Embedding:

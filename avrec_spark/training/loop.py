@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from avrec_spark.training.checkpoints import Checkpoints, fingerprint
 from avrec_spark.training.gradients import Gradients, LazyAdamW
 from avrec_spark.training.losses import Candidates, Loss, TwoSides, bpr_loss, softmax_loss
 from avrec_spark.training.ranks import Ranks
+from avrec_spark.training.warm_start import Startable, WarmStart
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,10 @@ class TrainingConfig:
     # What a batch is: interactions (Batch), or users with their last `sequence_length` items (SequenceBatch).
     reader: Reader = "interactions"
     sequence_length: int = 50
+    # The part of the snapshot that the batches of interactions come from.
+    part: str = "train"
+    # A file in the snapshot's folder that `WarmStart.save` has written: where the module begins.
+    warm_start: str | None = None
     # Stop after so many epochs without a better validation.
     patience: int = 5
     # Of the forward pass; parameters and optimizers stay in float32. float16 scales its gradients.
@@ -115,6 +121,14 @@ def train(config: TrainingConfig, ranks: Ranks) -> TrainingResult:
         trainer.loader.close()
 
 
+def untrained(config: TrainingConfig, training_set: TrainingSet) -> nn.Module:
+    """The module before its first step, random or from the warm start. Raises what `Startable.start_from` raises."""
+    module = config.factory(training_set, **config.parameters)
+    if config.warm_start is not None:
+        cast(Startable, module).start_from(WarmStart.load(Path(config.path, config.warm_start)))
+    return module
+
+
 class _Trainer:
     """One rank's module, optimizers and data, and the epochs over them."""
 
@@ -122,7 +136,7 @@ class _Trainer:
         self.config, self.ranks, self.training_set = config, ranks, training_set
         scale = ranks.size if config.scale_with_ranks else 1
         torch.manual_seed(config.seed)
-        self.module = config.factory(training_set, **config.parameters).to(ranks.device)
+        self.module = untrained(config, training_set).to(ranks.device)
         ranks.share(self.module)
         self.gradients = Gradients(self.module, ranks, config.lazy_embeddings)
         self.learning_rate = config.learning_rate * scale
@@ -134,6 +148,7 @@ class _Trainer:
             ranks.rank,
             ranks.size,
             config.seed,
+            part=config.part,
             reader=config.reader,
             sequence_length=config.sequence_length,
         )

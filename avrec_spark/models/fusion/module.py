@@ -21,6 +21,7 @@ from avrec_spark.models.lightgcn import Graph
 from avrec_spark.models.torch_model import embedding, touched
 from avrec_spark.recommend.topk import ScoreSource
 from avrec_spark.training.losses import Candidates, softmax_loss
+from avrec_spark.training.warm_start import WarmStart
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,35 @@ class FusionModule(nn.Module):
         self.graph = Graph(training_set.matrix(), near)
         importance = np.maximum(self.graph.degree[: self.n_users], 1.0) ** -user_exponent
         self.importance = (importance / importance[training_set.user_index].mean()).astype(np.float32)
+        self.rows = {
+            "users.weight": training_set.users.ids,
+            "items.weight": training_set.items.ids,
+            "encoder.open": np.array(list(features)),
+            **({} if self.tags is None else dict.fromkeys(("tags.read.weight", "tags.read.bias"), self.tags.learnt)),
+        }
+
+    def start_from(self, start: WarmStart) -> None:
+        """Take over the vectors of known users and items, and all that reads known modalities, with its scale.
+
+        Raises `DataError` where no modality is known, or one of them has another width, and as
+        `WarmStart.carry_over` does.
+        """
+        known = {name: start.parameters.get(f"encoder.mean_{name}") for name in self.encoder.widths}
+        for name, mean in known.items():
+            if mean is not None and len(mean) != self.encoder.widths[name]:
+                raise DataError(
+                    f"The {name} vectors have {self.encoder.widths[name]} values each, and those that the warm start "
+                    f"was fitted on {len(mean)}.",
+                    "Use the vectors of the same encoder, or leave the modality out.",
+                )
+        if all(mean is None for mean in known.values()):
+            theirs = ", ".join(start.rows.get("encoder.open", ())) or "none"
+            raise DataError(
+                f"The warm start knows the modalities {theirs}, and the items have {', '.join(known)}.",
+                "Start from a model that was fitted on vectors of the same encoders.",
+            )
+        start.carry_over(self, self.rows)
+        self._keep_features(self.features)
 
     def _keep_features(self, features: dict[str, FeatureMatrix]) -> None:
         """Not parameters, and large: every rank has them from the snapshot."""
@@ -176,11 +206,17 @@ class Tags(nn.Module):
         self.register_buffer("given", torch.from_numpy(labels.values[:, varies]), persistent=False)
         self.register_buffer("labelled", torch.from_numpy(labels.present), persistent=False)
         self.register_buffer("constant", torch.from_numpy(given[0]), persistent=False)
-        self.read = nn.Linear(dimension, int(varies.sum()))
+        self.learnt = np.flatnonzero(varies)
+        self.read = nn.Linear(dimension, len(self.learnt))
 
-    def loss(self, content: Tensor) -> Tensor:
-        labelled = self.get_buffer("labelled")
-        return objectives.classification(self.read(content[labelled]), self.get_buffer("given")[labelled])
+    def loss(self, content: Tensor, items: Tensor | None = None) -> Tensor:
+        """Of the content vectors float32[n, d] of these items, or of all; 0 where none has labels."""
+        labelled, given = self.get_buffer("labelled"), self.get_buffer("given")
+        if items is not None:
+            labelled, given = labelled[items], given[items]
+        if not labelled.any():
+            return content.new_zeros(())
+        return objectives.classification(self.read(content[labelled]), given[labelled])
 
     def probabilities(self, content: Tensor) -> Tensor:
         """float32[n, tags]; 0 or 1 for a tag that does not vary."""

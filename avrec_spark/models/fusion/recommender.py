@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,15 @@ from avrec_spark import columns as c
 from avrec_spark.dataset.index import IdIndex
 from avrec_spark.dataset.training_set import FeatureMatrix, TrainingSet
 from avrec_spark.errors import DataError, SettingsError
+from avrec_spark.models.base import plain, with_prefix
+from avrec_spark.models.fusion import pretraining
 from avrec_spark.models.fusion.module import FusionModule
 from avrec_spark.models.histories import Histories
 from avrec_spark.models.kernels import ContentRegression
 from avrec_spark.models.lightgcn import own_and_reach, smoothed_users
 from avrec_spark.models.torch_model import TorchRecommender
 from avrec_spark.recommend.topk import Matrix
+from avrec_spark.training.warm_start import WarmStart
 
 
 class Fusion(TorchRecommender):
@@ -110,14 +114,53 @@ class Fusion(TorchRecommender):
     def _keep(self, module: nn.Module, training_set: TrainingSet) -> None:
         assert isinstance(module, FusionModule)
         space = module.space()
+        self._learnt = WarmStart.of(module, module.rows)
         self._own, self._reach = own_and_reach(space.layers, module.graph, module.n_users)
         self._vectors, self._regression = module.placed(space)
         self._gates = space.gates.numpy()
         self._tags = None if module.tags is None else module.tags.probabilities(space.content).numpy()
         self._widths = module.encoder.widths
+        self._held_out = training_set.held_out()
 
     def _left(self, histories: Histories) -> list[Matrix]:
         return [smoothed_users(histories, self._own, self._reach).astype(np.float32)]
+
+    # -- beginnings --------------------------------------------------------------------------------------------------
+
+    def starting_from(self, earlier: Fusion | WarmStart, ids: bool = True) -> Self:
+        """Let every later fit of this model begin with what an earlier one has learnt.
+
+        Users, items and modalities are known again by id and name; those that are new begin at random. With `ids=False`
+        only what is learnt of content is taken: for another catalogue, whose ids mean other things. The optimizer
+        begins afresh.
+        """
+        start = earlier.learnt() if isinstance(earlier, Fusion) else earlier
+        self.warm_start = start if ids else start.only(*pretraining.LEARNT)
+        return self
+
+    def learnt(self) -> WarmStart:
+        """What a later fit can begin with (`starting_from`)."""
+        return self._learnt
+
+    def pretrain(self, item_features: Mapping[str, pd.DataFrame] | TrainingSet) -> WarmStart:
+        """Learn from content alone: `align` and `classify` over every item with features, each once an epoch.
+
+        Frames as in `fit`; a training set where they lie in a snapshot (`pretraining.every_item_once`). Runs for
+        `epochs` with this model's launcher, and leaves the model as it was. Raises `DataError` where neither loss has
+        anything to learn from, and what `fit` raises of features.
+        """
+        known = item_features
+        known = known if isinstance(known, TrainingSet) else pretraining.every_item_once(known)
+        pretraining.require_something_to_learn(known, self.align, self.classify, self.labels)
+        module = copy.copy(self)._trained(pretraining.PretrainingModule, known)
+        assert isinstance(module, pretraining.PretrainingModule)
+        return module.learnt()
+
+    def held_out(self) -> pd.DataFrame:
+        """The pairs user_id, item_id that the fit was validated on; none where it had no validation."""
+        return self._held_out
+
+    # -- items -------------------------------------------------------------------------------------------------------
 
     def item_vectors(self) -> NDArray[np.float32]:
         """float32[n_items, dimension], rows as in `items`."""
@@ -171,15 +214,17 @@ class Fusion(TorchRecommender):
         tags = {} if self._tags is None else {"tags": self._tags}
         regression = {f"regression.{name}": value for name, value in self._regression.arrays().items()}
         widths = {"modalities": np.array(list(self._widths)), "widths": np.array(list(self._widths.values()))}
-        return kept | tags | regression | widths
+        learnt = {f"learnt.{name}": value for name, value in self._learnt.arrays().items()}
+        held_out = {f"held_out.{name}": plain(self._held_out[name].to_numpy()) for name in (c.USER_ID, c.ITEM_ID)}
+        return kept | tags | regression | widths | learnt | held_out
 
     def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:
         self._own, self._reach = extra["own"], extra["reach"]
         self._vectors, self._gates, self._tags = extra["vectors"], extra["gates"], extra.get("tags")
         self._widths = dict(zip(extra["modalities"].tolist(), extra["widths"].tolist(), strict=True))
-        prefix = "regression."
-        kept = {name.removeprefix(prefix): extra[name] for name in extra if name.startswith(prefix)}
-        self._regression = ContentRegression.restored(kept)
+        self._regression = ContentRegression.restored(with_prefix("regression.", extra))
+        self._learnt = WarmStart.restored(with_prefix("learnt.", extra))
+        self._held_out = pd.DataFrame(with_prefix("held_out.", extra))
         if self._vectors.shape[1] != self.dimension:
             raise DataError(
                 f"The stored fusion model has {self._vectors.shape[1]} dimensions, and its parameters say "
