@@ -70,6 +70,7 @@ setup(
         "pandas",
         "scipy",
         "scikit-learn",
+        "threadpoolctl",
         "numba",
         "fsspec",
         "pydantic",

@@ -26,7 +26,8 @@ AFTER: dict[str, list[str]] = {
     "promote": ["evaluate"],
     "recommend": ["promote"],
     "neighbours": ["features", "train"],
-    "report": ["recommend", "neighbours"],
+    "labels": ["features"],
+    "report": ["recommend", "neighbours", "labels"],
 }
 
 with DAG(

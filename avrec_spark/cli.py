@@ -44,7 +44,7 @@ def demo(
     def action() -> None:
         settings = config.load(config_file or REPOSITORY / "conf" / "demo.yaml", overrides or ())
         runner.render_world(settings)
-        _run(runner.expand("daily"), settings, run_id)
+        _run(runner.expand("demo"), settings, run_id)
 
     _exit(action)
 
@@ -208,21 +208,45 @@ def recommend(
     user: Annotated[Optional[str], typer.Option(help="What this user is recommended.")] = None,
     item: Annotated[Optional[str], typer.Option(help="What is similar to this item.")] = None,
     history: Annotated[Optional[str], typer.Option(metavar="ITEM,ITEM,…", help="What goes with these items.")] = None,
+    tags: Annotated[Optional[str], typer.Option(metavar="TAG,TAG,…", help="What suits a taste for these.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Look at a result of the last run, with titles and reasons."""
     from avrec_spark.pipelines import look
 
     def action() -> None:
-        if sum(choice is not None for choice in (user, item, history)) != 1:
-            raise UsageError("Say whose recommendations to show.", "Give one of --user, --item and --history.")
+        if sum(choice is not None for choice in (user, item, history, tags)) != 1:
+            raise UsageError("Say whose recommendations to show.", "Give one of --user, --item, --history and --tags.")
         settings = config.load(config_file, overrides or ())
         if user is not None:
             look.show_user(settings, user)
         elif item is not None:
             look.show_item(settings, item)
+        elif tags is not None:
+            look.show_tastes(settings, tags.split(","))
         else:
             look.show_history(settings, str(history).split(","))
+
+    _exit(action)
+
+
+@app.command()
+def find(
+    config_file: Config,
+    text: Annotated[Optional[str], typer.Option(help="Words that say what to look for.")] = None,
+    file: Annotated[Optional[str], typer.Option(help="A media file: what looks or sounds like it.")] = None,
+    among: Annotated[Optional[list[str]], typer.Option(metavar="MODALITY", help="Search this; repeatable.")] = None,
+    model: Annotated[str, typer.Option(help="A run of pretrain, or of train with align above 0.")] = "latest",
+    k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
+    overrides: Overrides = None,
+) -> None:
+    """Find items across modalities: by a text, or by a media file, among what items look, sound and read like."""
+    from avrec_spark.pipelines import look
+
+    def action() -> None:
+        if (text is None) == (file is None):
+            raise UsageError("Say what to look for.", "Give one of --text and --file.")
+        look.show_found(config.load(config_file, overrides or ()), text, file, among or (), model, k)
 
     _exit(action)
 

@@ -229,6 +229,31 @@ class SnapshotSettings(Section):
         return self
 
 
+class StartSettings(Section):
+    model: str | None = Field(
+        None,
+        description="latest, a run id, or the folder or MLflow URI of a fusion model or a pre-trained encoder; null: "
+        "at random",
+    )
+    ids: bool = Field(
+        True, description="vectors of known users and items are taken over; false: of content only, for other ids"
+    )
+    update: bool = Field(False, description="read little more than what is new since then; else train in full")
+    epochs: int = Field(3, ge=1, description="of an update, at most")
+    rehearsal: float = Field(1.0, ge=0, description="old interactions that an update reads for each new one")
+    most_forgotten: float = Field(
+        0.05, ge=0, le=1, description="of the older NDCG@10 that an update may lose; beyond, fusion is fitted anew"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_update(self) -> Self:
+        if self.update and self.model is None:
+            raise ValueError("an update needs a model to start from, e.g. latest")
+        if self.update and not self.ids:
+            raise ValueError("an update keeps the ids; set update to false for another catalogue")
+        return self
+
+
 class TrainSettings(Section):
     models: tuple[str, ...] = ("popular", "sar", "als", "ease", "mf", "fusion")
     parameters: dict[str, dict[str, Any]] = Field(
@@ -246,6 +271,7 @@ class TrainSettings(Section):
     warmup_steps: int = Field(0, ge=0, description="over which the learning rate rises to its value")
     lazy_embeddings: bool = Field(False, description="move only the rows that a step touches: for very large tables")
     precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the forward pass")
+    start: StartSettings = StartSettings()
     seed: int = 42
 
 
@@ -290,6 +316,7 @@ class TrackingSettings(Section):
 class ReportSettings(Section):
     users: int = Field(6, ge=0, description="users shown with history and recommendations")
     contact_sheet_items: int = Field(120, ge=0)
+    map_items: int = Field(1000, ge=0, description="drawn at random for the map of the items' vectors; 0: no map")
 
 
 class WorldSettings(Section):
@@ -301,6 +328,7 @@ class WorldSettings(Section):
     missing_share: float = Field(
         0.1, ge=0, le=0.3, description="of clips without video, as many without audio, and as many without text"
     )
+    spoken: bool = Field(True, description="a voice says a keyword, where espeak-ng, espeak or flite is installed")
     seed: int = 7
     folder: str | None = Field(None, description="where it is rendered; null: world/ under lakehouse.root")
 

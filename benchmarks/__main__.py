@@ -29,9 +29,11 @@ SECTIONS = {
     "topk": "topk:run",
     "training": "training:run",
     "fusion": "fusion:run",
+    "lifecycle": "lifecycle:run",
     "metrics": "metrics:run",
     "scale": "scale:run",
     "world": "world:run",
+    "labels": "labels:run",
 }
 LIBRARIES = ("pyspark", "delta-spark", "torch", "horovod", "av", "librosa", "numpy")
 HEAD = """# Benchmarks

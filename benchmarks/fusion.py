@@ -34,8 +34,8 @@ from benchmarks.table import table
 from benchmarks.training import one_thread
 
 SEEDS = (42, 142, 242)
-COLD_MODELS = ("random", "content-cosine", "ridge", "kernel-ridge", "fusion")
-VIDEO_MODELS = ("popular", "lightgcn", "fusion")
+COLD_MODELS = ("random", "content-cosine", "ridge", "kernel-ridge", "fusion", "blend")
+VIDEO_MODELS = ("popular", "lightgcn", "fusion", "blend")
 COMMAND = "make bench-fusion"
 _NOISE_WIDTH = 128
 # For the speed of embedding, and for ranks.
@@ -126,11 +126,21 @@ def _fitted(name: str, model: str, seed: int, modalities: tuple[str, ...]) -> li
     """The parts and the model fitted on each; without modalities, those that the protocol has."""
     protocol = yardsticks.find(name)
     modalities = modalities or tuple(protocol.folds(_data(name), model)[0].features)
-    parameters = dict(protocol.tuned(model).parameters)
+    parameters = _seeded(protocol.tuned(model).parameters, seed)
     if "seed" in registry.create(model).parameters:
         parameters["seed"] = seed
     parts = _parts(name, model, modalities)
     return [(part, registry.create(model, **parameters).fit_training_set(part.training_set())) for part in parts]
+
+
+def _seeded(parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The parameters, the seeds of a blend's members moved by that of the run, and all of them different."""
+    if "members" not in parameters:
+        return dict(parameters)
+    members = [
+        {**one, "seed": one["seed"] + seed - SEEDS[0]} if "seed" in one else one for one in parameters["members"]
+    ]
+    return {**parameters, "members": members}
 
 
 def _figures(name: str, model: str, seed: int, modalities: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:

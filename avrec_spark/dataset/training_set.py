@@ -42,13 +42,14 @@ class FeatureMatrix:
     @classmethod
     def of(cls, name: str, positions: NDArray[np.int64], vectors: pd.Series[Any], n_items: int) -> FeatureMatrix:
         """Vectors put at their items' positions. Raises `DataError` for unequal widths and for NaN."""
-        widths = {len(vector) for vector in vectors}
+        widths = set(map(len, vectors))
         if len(widths) != 1:
             raise DataError(
                 f"The {name} vectors have different widths ({', '.join(map(str, sorted(widths))) or 'no rows'}).",
                 "Use the vectors of one encoder and version.",
             )
-        rows = np.stack(list(vectors)).astype(np.float32)
+        # What np.stack does, without a view of each vector.
+        rows = np.concatenate(list(vectors)).reshape(len(vectors), -1).astype(np.float32, copy=False)
         if not np.isfinite(rows).all():
             raise DataError(f"The {name} vectors hold NaN or infinite values.", "Leave such items out, or encode anew.")
         values = np.zeros((n_items, widths.pop()), np.float32)
@@ -109,9 +110,10 @@ class TrainingSet:
             item_index=items.encode(interactions[c.ITEM_ID]),
             weight=weight,
             timestamp=_epoch_seconds(interactions[c.TIMESTAMP]) if c.TIMESTAMP in interactions else np.zeros(n),
+            # In the order in which `read` finds them: modules number their modalities.
             features={
                 name: FeatureMatrix.of(name, items.encode(frame[c.ITEM_ID]), frame[c.VECTOR], len(items))
-                for name, frame in features.items()
+                for name, frame in sorted(features.items())
             },
             validation=None if validation is None else _known_pairs(validation, users, items),
         )

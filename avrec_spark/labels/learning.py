@@ -13,12 +13,10 @@ from avrec_spark import columns as c
 from avrec_spark.dataset.training_set import FeatureMatrix
 from avrec_spark.labels import calibration, classify
 from avrec_spark.labels.calibration import Calibrator
-from avrec_spark.labels.classify import Classifier, Labelled
-from avrec_spark.labels.metrics import f1, mean_average_precision
+from avrec_spark.labels.classify import Labelled
+from avrec_spark.labels.metrics import METRICS, f1, mean_average_precision
 from avrec_spark.labels.truth import CALIBRATION, TEST, TRAIN, VALIDATION, learnable
 
-# In the order of their columns; ece-uncalibrated is that of the scores as they are.
-METRICS = ("map", "f1-macro", "f1-micro", "ece-uncalibrated", "ece")
 _QUALITY = (c.MODEL, c.SPLIT, c.METRIC, c.MEAN)
 
 
@@ -63,15 +61,16 @@ def learn(
     rows = {name: np.flatnonzero(has_any & (part == name)) for name in (TRAIN, CALIBRATION, VALIDATION, TEST)}
     labelled: dict[str, Labelled] = {name: (x[at], known[at][:, labels]) for name, at in rows.items()}
     classifiers = [classify.fit(name, labelled[TRAIN], labelled[VALIDATION], seed) for name in classify.CANDIDATES]
-    calibrators = {one.name: _calibrated(method, one, labelled[CALIBRATION]) for one in classifiers}
+    x_calibration, said = labelled[CALIBRATION]
+    calibrators = {one.name: calibration.fit(method, one.scores(x_calibration), said) for one in classifiers}
     chosen = classify.best(classifiers, labelled[VALIDATION])
     calibrate = calibrators[chosen.name]
     confidence[has_any] = calibrate(chosen.scores(x[has_any]))
-    figures = [
+    found = [
         (one.name, split, *figure)
         for split in (VALIDATION, TEST)
         for one in classifiers
-        for figure in _quality(one, calibrators[one.name], labelled[split]).items()
+        for figure in figures(one.scores(labelled[split][0]), labelled[split][1], calibrators[one.name]).items()
     ]
     test, truth = labelled[TEST]
     scores = chosen.scores(test)
@@ -79,17 +78,12 @@ def learn(
         "as scored": calibration.reliability(calibration.uncalibrated(scores), truth),
         "calibrated": calibration.reliability(calibrate(scores), truth),
     }
-    quality = pd.DataFrame(figures, columns=list(_QUALITY))
+    quality = pd.DataFrame(found, columns=list(_QUALITY))
     return Learnt(labels, confidence, left_out, chosen.name, quality, reliability)
 
 
-def _calibrated(method: str, classifier: Classifier, part: Labelled) -> Calibrator:
-    return calibration.fit(method, classifier.scores(part[0]), part[1])
-
-
-def _quality(classifier: Classifier, calibrate: Calibrator, part: Labelled) -> dict[str, float]:
-    x, known = part
-    scores = classifier.scores(x)
+def figures(scores: NDArray[np.float32], known: NDArray[np.float32], calibrate: Calibrator) -> dict[str, float]:
+    """`METRICS` of scores and labels, both float32[n, L]; labels that nobody has decided are NaN and do not count."""
     confidence = calibrate(scores)
     found = f1(known, confidence >= 0.5)
     before = calibration.expected_calibration_error(calibration.uncalibrated(scores), known)

@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+# What is measured, in the order of its columns; ece-uncalibrated is that of the scores as they are.
+METRICS = ("map", "f1-macro", "f1-micro", "ece-uncalibrated", "ece")
+
 
 def mean_average_precision(known: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
     """The mean over the labels of AP = Σ_k (R_k - R_(k-1)) P_k, items in the order of falling scores, ties together.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,8 @@ from scipy.special import entr
 
 from avrec_spark import columns as c
 from avrec_spark.errors import DataError, MissingColumnsError
-from avrec_spark.report import charts
 from avrec_spark.report.data import Clip
+from avrec_spark.report.quality import diagram, pairs, tables
 from avrec_spark.report.template import environment
 
 COLUMNS = (c.ITEM_ID, c.URI, c.LABEL, c.CONFIDENCE, c.DECISION)
@@ -137,7 +136,6 @@ def render(
 
     `quality` has model, split, metric, mean; `reliability` a table of `calibration.reliability` a caption.
     """
-    points = {name: list(zip(table["confidence"], table["share"], strict=True)) for name, table in reliability.items()}
     return (
         environment()
         .get_template("review.html")
@@ -145,15 +143,10 @@ def render(
             run_id=run_id,
             questions=questions,
             columns=COLUMNS,
-            tables=[_table(split, rows) for split, rows in quality.groupby("split", sort=False)],
+            tables=tables(quality),
             chosen=chosen,
-            diagram=charts.reliability(points, "confidence", "share of pairs that have the label"),
+            diagram=diagram(reliability),
+            pairs=pairs(reliability),
             left_out=left_out,
         )
     )
-
-
-def _table(split: Any, rows: pd.DataFrame) -> dict[str, Any]:
-    wide = rows.pivot(index="model", columns="metric", values="mean")
-    names = list(rows["metric"].unique())
-    return {"split": split, "names": names, "rows": {model: wide.loc[model, names] for model in rows["model"].unique()}}

@@ -130,6 +130,27 @@ class Recommender(ABC):
         events = pd.DataFrame({c.USER_ID: number, c.ITEM_ID: items, c.TIMESTAMP: self._now - age})
         return self._without_users().fold_in(events).recommend(np.arange(len(histories)), k, **options)
 
+    def recommend_as(self, weights: csr_matrix, k: int, **options: Any) -> pd.DataFrame:
+        """What `recommend` gives newcomers of whom it is only known which users they are like.
+
+        `weights` [n, n_users] has what each of the model's users counts, rows as in `users` and of sum 1
+        (`recommend.newcomers.similar_users`): the newcomer is the mean of these. user_id is the row, and one without
+        weights gets the most popular items. `options` are `candidates` and `exclude` of `recommend`.
+        """
+        lefts = [csr_matrix(weights) @ source.left for source in self._sources]
+        return self._newcomers(lefts, np.diff(csr_matrix(weights).indptr) > 0, k, **options)
+
+    def _newcomers(self, lefts: Sequence[Matrix], known: NDArray[np.bool_], k: int, **options: Any) -> pd.DataFrame:
+        """Lists for users without history whose left sides these are; the popular list where bool[n] says unknown."""
+        there = copy.copy(self)
+        there.users = IdIndex(np.arange(len(known)))
+        there._sources = [replace(source, left=left) for source, left in zip(self._sources, lefts, strict=True)]
+        # A stored pair is what tells `recommend` a user with a history; it is not left out of the list.
+        rows = np.flatnonzero(known)
+        pairs = rows, np.zeros(len(rows), np.int64)
+        there._seen = csr_matrix((np.ones(len(rows), np.bool_), pairs), shape=(len(known), len(self.items)))
+        return there.recommend(np.arange(len(known)), k, filter_seen=False, **options)
+
     def _without_users(self) -> Self:
         """The items' side alone."""
         empty = copy.copy(self)
@@ -185,6 +206,11 @@ class Recommender(ABC):
             seen = None if excluded is None else excluded[cold]
             rows[cold], scores[cold] = top_k([popular], everybody, k, seen, allowed)
         return self._frame(ids, rows, scores)
+
+    def popularity(self, items: Iterable[Any]) -> NDArray[np.float32]:
+        """How many users had each of these items in the fit; 0 for an unknown one."""
+        places = self.items.encode(items)
+        return np.where(places >= 0, self._popularity[places], np.float32(0))
 
     def _pairs(self, items: Sequence[Sequence[Any] | None]) -> csr_matrix:
         """bool[len(items), n_items] with a row for each list of item ids."""

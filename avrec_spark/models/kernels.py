@@ -15,6 +15,8 @@ from avrec_spark.dataset.training_set import FeatureMatrix
 Features = Mapping[str, FeatureMatrix]
 # Items that a regression compares others with.
 _LANDMARKS = 1024
+# Items that are compared at once, so that what the comparison passes over stays near the processor.
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,15 @@ class _Modality:
 
     def factor(self, matrix: FeatureMatrix) -> NDArray[np.float32]:
         """1 + e^(−d / scale), or 1 where either lacks the modality; float32[landmarks, n]."""
-        distance = 2 - 2 * self.vectors @ _unit(matrix.values - self.mean).T
-        near = np.exp(-np.maximum(distance, 0) / self.scale)
-        return np.asarray(1 + near * (self.present[:, None] & matrix.present), np.float32)
+        # d = 2 − 2 cos. In place: the passes over landmarks × n cost as much as the product.
+        near = self.vectors @ _unit(matrix.values - self.mean).T
+        near -= 1
+        near *= 2 / self.scale
+        np.exp(np.minimum(near, 0, out=near), out=near)
+        near *= self.present[:, None]
+        near *= matrix.present
+        near += 1
+        return near
 
 
 class ContentKernel:
@@ -118,7 +126,12 @@ class ContentRegression:
         n = len(next(iter(features.values())).present)
         if not set(features) & set(self.kernel.modalities):
             return np.tile(self.mean, (n, 1))
-        return np.asarray(self.mean + self.kernel(features).T @ self.coefficients, np.float32)
+        result = np.empty((n, len(self.mean)), np.float32)
+        for start in range(0, n, _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            block = {name: FeatureMatrix(one.values[rows], one.present[rows]) for name, one in features.items()}
+            result[rows] = self.mean + self.kernel(block).T @ self.coefficients
+        return result
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `restored` takes."""

@@ -113,7 +113,7 @@ class LightGCNModule(nn.Module):
     def batch_loss(self, batch: Batch, candidates: Candidates) -> Tensor:
         """The softmax loss with the graph propagated once."""
         weight = batch.weight * self.importance[batch.user_index]
-        return softmax_loss(self.smoothed(), batch._replace(weight=weight), candidates, self.temperature)
+        return softmax_loss(self.smoothed(), batch._replace(weight=weight), candidates, self.temperature, once=True)
 
     def smoothed(self) -> Smoothed:
         """All users and items after propagation."""

@@ -40,14 +40,16 @@ def run(context: Context) -> Counts:
     counts = {"rows_in": len(items) + read, "rows_out": len(items) + read - refused, "quarantined": refused}
     decisions = _decisions(context, items)
     names, known = known_labels([item[c.TAGS] for item in items], [(*key, yes) for key, yes in decisions.items()])
-    if not names:
-        context.note("no item has a tag, declared or decided, so that there is nothing to learn")
+    features = _features(context, items) if names else {}
+    if not features:
+        lacks = "a vector or any words" if names else "a tag, declared or decided"
+        context.note(f"no item has {lacks}, so that there is nothing to learn")
         return counts
     learnt = learn(
         names,
         known,
         parts(pd.Series([item[c.ITEM_ID] for item in items]), settings.seed),
-        _features(context, items),
+        features,
         at_least=settings.min_positives,
         method=settings.calibration,
         seed=settings.seed,
@@ -182,6 +184,16 @@ def _write_quality(context: Context, learnt: Learnt) -> None:
         context.lakehouse.merge(tables.METRICS, context.spark.createDataFrame(rows, columns))
     logged = {f"{split}.{model}.{metric}": mean for _, model, split, metric, mean, _, _ in rows}
     context.tracking.log_metrics(context.mlflow_id, logged)
+    _write_reliability(context, learnt)
+
+
+def _write_reliability(context: Context, learnt: Learnt) -> None:
+    frames = [table.assign(**{c.KIND: kind}) for kind, table in learnt.reliability.items()]
+    if frames:
+        rows = pd.concat(frames).assign(**{c.RUN_ID: context.run_id, c.MODEL: learnt.chosen})
+        kinds = ", ".join(f"{name} {kind}" for name, kind in tables.RELIABILITY.columns.items())
+        frame = context.spark.createDataFrame(rows[list(tables.RELIABILITY.columns)], kinds)
+        context.lakehouse.merge(tables.RELIABILITY, frame)
 
 
 def _write_review(
@@ -203,7 +215,7 @@ def _write_review(
     questions = []
     for row, uncertain in chosen:
         item = items[row]
-        clip = Clip(str(item[c.ITEM_ID]), item[c.TITLE] or str(item[c.ITEM_ID]), thumbnails.get(item[c.ITEM_ID]))
+        clip = Clip(str(item[c.ITEM_ID]), item[c.TITLE], thumbnails.get(item[c.ITEM_ID]))
         asked = [(labels[label], float(confidence[row, label])) for label in uncertain]
         questions.append(Question(clip, item[c.URI] or "", asked))
     page = review.render(context.run_id, questions, learnt.quality, learnt.chosen, learnt.reliability, learnt.left_out)

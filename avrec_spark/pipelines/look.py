@@ -1,6 +1,9 @@
-"""Look at results on the terminal: a user's recommendations, an item's neighbours, what goes with a history."""
+"""Look at results on the terminal: a user's recommendations, an item's neighbours, what suits a history, declared
+tastes, a text or a file."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -11,7 +14,11 @@ from avrec_spark import columns as c
 from avrec_spark import config, session, tables
 from avrec_spark.errors import UsageError
 from avrec_spark.lakehouse import Lakehouse
+from avrec_spark.models.base import Recommender
+from avrec_spark.pipelines.find import find
 from avrec_spark.pipelines.neighbours import FUSED
+from avrec_spark.recommend.newcomers import histories_of_tags
+from avrec_spark.tracking import Tracking
 
 _SHOWN = 20
 
@@ -61,6 +68,34 @@ def show_history(settings: config.Settings, history: list[str]) -> None:
     )
 
 
+def show_tastes(settings: config.Settings, tags: list[str]) -> None:
+    """What the champion recommends to a newcomer who declares these tags."""
+    lakehouse = _lakehouse(settings)
+    tracking = Tracking(settings.tracking, lakehouse.root)
+    champion = tracking.champion(settings.promote.registered_model)
+    if champion is None:
+        raise UsageError("No model has been promoted yet.", "Run the jobs train, evaluate and promote first.")
+    items = lakehouse.read(tables.ITEMS).select(c.ITEM_ID, c.TITLE, c.TAGS).toPandas()
+    model = Recommender.load(tracking.download(champion.source) / "artifacts" / "model")
+    known = items[c.ITEM_ID].isin(model.items.ids)
+    histories = histories_of_tags(items[known].sort_values(c.ITEM_ID, key=model.popularity, ascending=False), [tags])
+    if not histories[0]:
+        raise UsageError(f"No item has any of the tags {', '.join(tags)}.", "Spell tags as in silver.items.")
+    lists = model.recommend_for_history(histories, _SHOWN, filter_seen=False)
+    titled = lists.merge(items[[c.ITEM_ID, c.TITLE]], on=c.ITEM_ID, how="left")
+    headings = {c.RANK: "rank", c.ITEM_ID: "item", c.TITLE: "title", c.SCORE: "score"}
+    _print(titled[list(headings)].itertuples(index=False), "For a taste for " + ", ".join(tags), headings)
+
+
+def show_found(
+    settings: config.Settings, text: str | None, file: str | None, among: Sequence[str], model: str, k: int
+) -> None:
+    """What `find.find` finds."""
+    found = find(settings, text, file, among, model, k)
+    headings = {c.RANK: "rank", c.ITEM_ID: "item", c.TITLE: "title", c.SCORE: "cosine"}
+    _print(found[list(headings)].itertuples(index=False), f"Found for {text if text is not None else file}", headings)
+
+
 def _lakehouse(settings: config.Settings) -> Lakehouse:
     return Lakehouse(session.get(settings.spark), settings.lakehouse.root)
 
@@ -75,8 +110,12 @@ def _show(rows: DataFrame, caption: str, headings: dict[str, str], nothing: str)
     found = rows.select(*headings).limit(_SHOWN).collect()
     if not found:
         raise UsageError(nothing, "Check the id; the report of the run lists examples.")
+    _print(found, caption, headings)
+
+
+def _print(rows: Iterable[Sequence[object]], caption: str, headings: dict[str, str]) -> None:
     grid = Grid(*headings.values(), title=caption)
-    for row in found:
+    for row in rows:
         grid.add_row(*[_text(value) for value in row])
     Console().print(grid)
 

@@ -51,14 +51,16 @@ JOBS = (
     "promote",
     "recommend",
     "neighbours",
+    "labels",
     "report",
 )
-# In no pipeline: run where somebody wants what they make.
-ON_REQUEST = ("labels",)
+# Not in the daily flow: run where somebody wants what they make.
+ON_REQUEST = ("ablation", "pretrain")
 PIPELINES = {
-    "media": ("catalog", "features", "neighbours", "report"),
+    "media": ("catalog", "features", "neighbours", "labels", "report"),
     "behaviour": ("events", "snapshot", "train", "evaluate", "promote", "recommend", "report"),
     "daily": JOBS,
+    "demo": (*JOBS[:-1], "ablation", "report"),
 }
 DONE, FAILED = "done", "failed"
 
@@ -110,7 +112,7 @@ def expand(name: str) -> tuple[str, ...]:
     """The jobs of a pipeline, or the one job of that name.
 
     >>> expand("media")
-    ('catalog', 'features', 'neighbours', 'report')
+    ('catalog', 'features', 'neighbours', 'labels', 'report')
     """
     if name in PIPELINES:
         return PIPELINES[name]

@@ -6,7 +6,6 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from pyspark.sql import functions as F
@@ -14,16 +13,12 @@ from pyspark.sql import functions as F
 from avrec_spark import columns as c
 from avrec_spark import config, tables
 from avrec_spark.dataset.training_set import TrainingSet
-from avrec_spark.models import registry
+from avrec_spark.errors import SettingsError
 from avrec_spark.models.base import Recommender
 from avrec_spark.models.fusion import Fusion
-from avrec_spark.models.torch_model import TorchRecommender
-from avrec_spark.pipelines import snapshots
+from avrec_spark.pipelines import fitting, snapshots, starting
 from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.serving import pyfunc
-from avrec_spark.training import launchers
-from avrec_spark.training.checkpoints import Checkpoints
-from avrec_spark.training.loop import epoch_line
 
 
 def run(context: Context) -> Counts:
@@ -39,7 +34,7 @@ def run(context: Context) -> Counts:
         parameters = json.dumps(model.parameters, default=str)
         uri = _log(context, name, model)
         # Only now: a driver that dies while it writes the model need not train again.
-        Checkpoints(_checkpoints(context, name)).clear()
+        fitting.checkpoints(context, name).clear()
         rows.append((context.run_id, name, uri, snapshot[c.SNAPSHOT_ID], parameters, seconds))
         if isinstance(model, Fusion):
             _write_embeddings(context, model)
@@ -53,42 +48,13 @@ def run(context: Context) -> Counts:
 
 
 def _fit(context: Context, name: str, training_set: TrainingSet) -> tuple[Recommender, float]:
-    settings = context.settings.train
-    model = _create(settings, name)
-    if isinstance(model, TorchRecommender):
-        model.launcher = launchers.create(settings.launcher, settings.start_timeout_seconds)
-        step = context.progress.steps(context.job)
-        model.launcher.report = lambda figures: step(f"{name}: {epoch_line(figures)}", bool(figures["ended"]))
-        model.workers = settings.workers
-        model.options = _options(context, name)
+    model = fitting.prepared(context, name)
     started = time.monotonic()
-    model.fit_training_set(training_set)
+    if isinstance(model, Fusion):
+        model = starting.fit(context, model, training_set)
+    else:
+        model.fit_training_set(training_set)
     return model, time.monotonic() - started
-
-
-def _options(context: Context, name: str) -> dict[str, Any]:
-    """How the loop runs, where the settings say something else than its defaults, which a model may have its own of."""
-    settings = context.settings.train
-    names = ("scale_with_ranks", "warmup_steps", "lazy_embeddings", "precision")
-    defaults = config.TrainSettings()
-    options = {one: getattr(settings, one) for one in names if getattr(settings, one) != getattr(defaults, one)}
-    if settings.checkpoint_every_steps:
-        options |= {
-            "checkpoints": _checkpoints(context, name),
-            "checkpoint_every_steps": settings.checkpoint_every_steps,
-        }
-    return options
-
-
-def _checkpoints(context: Context, name: str) -> str:
-    # Of this run: another run id starts afresh, the same one goes on.
-    return context.lakehouse.path("checkpoints", context.run_id, name)
-
-
-def _create(settings: config.TrainSettings, name: str) -> Recommender:
-    """The model with its settings; one that draws at random takes `train.seed`, unless it is given its own."""
-    seed = {"seed": settings.seed} if "seed" in registry.create(name).parameters else {}
-    return registry.create(name, **seed | settings.parameters.get(name, {}))
 
 
 def _log(context: Context, name: str, model: Recommender) -> str:
@@ -127,7 +93,12 @@ def _write_embeddings(context: Context, model: Fusion) -> None:
 def _check(settings: config.Settings) -> None:
     # Making a model costs nothing, and refuses names and parameters that no model has.
     for name in (*settings.train.models, *settings.train.parameters):
-        _create(settings.train, name)
+        fitting.create(settings.train, name)
+    if settings.train.start.model is not None and "fusion" not in settings.train.models:
+        raise SettingsError(
+            f"train.start.model={settings.train.start.model} is for the model fusion, which train.models lacks.",
+            "Add it to train.models, or set train.start.model=null.",
+        )
 
 
 JOB = Job(name="train", run=run, sections=("train",), reads=(tables.SNAPSHOTS,), check=_check)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from avrec_spark.evaluation.metrics import parts
-from avrec_spark.report import charts, comparison
+from avrec_spark.report import charts, comparison, quality, understanding
 from avrec_spark.report.comparison import Compared
 from avrec_spark.report.data import ReportData
 from avrec_spark.report.template import environment, is_missing
@@ -19,6 +19,7 @@ def render(data: ReportData) -> str:
     """The page; texts of the data are escaped, images and styles are inside."""
     spent = data.jobs["seconds"].fillna(0.0) if len(data.jobs) else pd.Series([0.0])
     test = Compared(data.metrics, data.comparisons).of("test")
+    reliability = {str(kind): rows for kind, rows in data.labels.reliability.groupby("kind")}
     return (
         environment()
         .get_template("report.html")
@@ -32,6 +33,12 @@ def render(data: ReportData) -> str:
             spent=float(spent.sum()),
             quarantine=_records(data.quarantine),
             coverage=_records(data.coverage),
+            quality=quality.tables(data.labels.quality[data.labels.quality["split"] == "test"]),
+            diagram=quality.diagram(reliability),
+            pairs=quality.pairs(reliability),
+            gates=understanding.gates(data.gates),
+            map=understanding.item_map(data.item_map),
+            ablation=understanding.ablation(data.ablation),
         )
     )
 

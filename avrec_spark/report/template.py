@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -14,6 +15,7 @@ from avrec_spark.evaluation.metrics import better
 MISSING = "–"
 
 
+@cache
 def environment() -> jinja2.Environment:
     """Templates of this package; texts of the data are escaped."""
     found = jinja2.Environment(
@@ -23,7 +25,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.filters |= {one.__name__: one for one in (count, seconds, share, figure, p, arrow, jpeg)}
+    found.filters |= {one.__name__: one for one in (count, seconds, share, figure, score, p, arrow, jpeg)}
     return found
 
 
@@ -62,6 +64,15 @@ def figure(value: float | None, digits: int = 4) -> str:
     ('0.2618', '0.262', '–')
     """
     return MISSING if is_missing(value) else f"{value:.{digits}f}"
+
+
+def score(value: float | None) -> str:
+    """A similarity in three digits; that of the popular list is a count.
+
+    >>> score(0.26184), score(151.0)
+    ('0.262', '151')
+    """
+    return count(value) if value is not None and value >= 10 else figure(value, 3)
 
 
 def p(value: float) -> str:

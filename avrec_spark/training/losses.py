@@ -80,18 +80,27 @@ class Candidates:
         return self._pairs[places] == wanted
 
 
-def softmax_loss(module: TwoSides, batch: Batch, candidates: Candidates, temperature: float = 1.0) -> Tensor:
+def softmax_loss(
+    module: TwoSides, batch: Batch, candidates: Candidates, temperature: float = 1.0, once: bool = False
+) -> Tensor:
     """Cross-entropy of each interaction's item among the candidates, times its weight, summed over the batch.
 
     Scores are divided by `temperature`. Sampled candidates are corrected by the log of their expected number of draws
-    (Bengio and Senécal 2008).
+    (Bengio and Senécal 2008). `once` scores each user of the batch once, however many interactions are theirs: the
+    same, and cheaper, where a user's vector is no other each time it is asked for (by dropout, say).
     """
     users, items, weight = tensors(batch, candidates.device)
     chosen, log_draws = candidates.of(items)
     vectors, bias = module.item_vectors(chosen)
-    logits = (module.user_vectors(users) @ vectors.T + bias) / temperature - log_draws
-    losses = functional.cross_entropy(logits.float(), torch.searchsorted(chosen, items), reduction="none")
-    return (losses * weight).sum()
+    if once:
+        users, row = torch.unique(users, return_inverse=True)
+    else:
+        row = torch.arange(len(users), device=users.device)
+    # The smaller matrix takes the division.
+    logits = module.user_vectors(users) @ (vectors / temperature).T + (bias / temperature - log_draws)
+    logits = logits.float()
+    own = logits[row, torch.searchsorted(chosen, items)]
+    return ((torch.logsumexp(logits, dim=1)[row] - own) * weight).sum()
 
 
 def bpr_loss(

@@ -66,6 +66,9 @@ _INTRODUCTIONS = (
     ("聊聊", "几分钟看懂", "再说说", "关于"),
 )
 
+# What a voice says where a synthesiser is installed. Nobody likes or dislikes a clip for it.
+KEYWORDS = ("mountain", "computer", "garden", "telephone")
+
 LEVELS = {
     "palette": tuple(PALETTES),
     "motion": MOTIONS,
@@ -83,6 +86,7 @@ class Clip:
 
     `lacks` is the sense that it does not reach: without look a file has no video track, without sound no audio track,
     and without words neither title, description nor tags. What it lacks of the factors nobody can like or dislike.
+    `keyword` is what a voice says in it.
     """
 
     item_id: str
@@ -95,6 +99,7 @@ class Clip:
     portrait: bool
     seed: int
     lacks: str | None = None
+    keyword: str | None = None
 
     def level(self, factor: str) -> int:
         """The index of the clip's level of a factor."""
@@ -109,12 +114,14 @@ class Clip:
         return f"{self.item_id}.{'m4a' if self.lacks == 'look' else 'mp4'}"
 
 
-def draw_clips(count: int, seed: int, missing_share: float = 0.0) -> list[Clip]:
+def draw_clips(count: int, seed: int, missing_share: float = 0.0, spoken: bool = False) -> list[Clip]:
     """Clips with levels drawn evenly; ids are random and say nothing.
 
-    Of each sense, `missing_share` of the clips, rounded down, lacks it.
+    Of each sense, `missing_share` of the clips, rounded down, lacks it. `spoken` gives those with sound a keyword, and
+    leaves all else as it is.
     """
     generator = np.random.default_rng([seed, 1])
+    keywords = np.random.default_rng([seed, 7]).choice(KEYWORDS, count).tolist()
     each = int(missing_share * count)
     lacks = dict(zip(generator.permutation(count).tolist(), np.repeat(list(SENSES), each).tolist(), strict=False))
     clips = []
@@ -128,6 +135,7 @@ def draw_clips(count: int, seed: int, missing_share: float = 0.0) -> list[Clip]:
                 portrait=bool(generator.random() < 0.2),
                 seed=seed * 1_000_003 + number,
                 lacks=lacks.get(number),
+                keyword=keywords[number] if spoken and lacks.get(number) != "sound" else None,
             )
         )
     return clips

@@ -20,7 +20,7 @@ import numpy as np
 from avrec_spark import columns as c
 from avrec_spark.config import WorldSettings, fingerprint
 from avrec_spark.events import reasons
-from avrec_spark.world import picture, sound
+from avrec_spark.world import picture, sound, voice
 from avrec_spark.world.factors import Clip, description, draw_clips, title
 from avrec_spark.world.users import FIRST_DAY, PUBLISHING_DAYS, populate, simulate
 
@@ -43,11 +43,12 @@ class World:
 def render(settings: WorldSettings, folder: Path) -> World:
     """Write media/, catalog.csv, events.jsonl and truth.json into `folder`.
 
-    The same settings give the same world. A folder that already holds it is left alone; one that holds another world
-    is emptied first.
+    The same settings give the same world, but for voices where there is no synthesiser. A folder that already holds it
+    is left alone; one that holds another world is emptied first.
     """
     marker = folder / _MARKER
-    wanted = fingerprint(settings.model_copy(update={"folder": None}))
+    spoken = settings.spoken and voice.synthesiser() is not None
+    wanted = fingerprint(settings.model_copy(update={"folder": None, "spoken": spoken}))
     if marker.is_file():
         said = json.loads(marker.read_text())
         if said["settings"] == wanted:
@@ -57,7 +58,7 @@ def render(settings: WorldSettings, folder: Path) -> World:
     if (folder / "media").is_dir():
         shutil.rmtree(folder / "media")
     (folder / "media").mkdir(parents=True)
-    clips = draw_clips(settings.clips, settings.seed, settings.missing_share)
+    clips = draw_clips(settings.clips, settings.seed, settings.missing_share, spoken)
     _render_clips(clips, folder / "media")
     published = _write_catalogue(clips, settings, folder)
     events = _write_events(clips, published, settings, folder)

@@ -1,15 +1,19 @@
-"""The sound of a clip: a pentatonic melody in the planted register over a beat at the planted tempo."""
+"""The sound of a clip: a pentatonic melody in the planted register over a beat at the planted tempo, and a voice."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avrec_spark.world import voice
 from avrec_spark.world.factors import PITCHES, TEMPOS, Clip
 
 SAMPLE_RATE = 22_050
 # Semitones above the root; the root comes most often and is the dominant pitch.
 _SCALE = (0, 2, 4, 7, 9)
+# Around a keyword, so that it is heard for a word; and how much of the music stays while somebody speaks.
+_SENTENCE = "Today we will talk about the {}."
+_DUCKED = 0.05
 
 
 def waveform(clip: Clip) -> NDArray[np.float32]:
@@ -23,8 +27,17 @@ def waveform(clip: Clip) -> NDArray[np.float32]:
         _add(tone, start, 0.5 * _drum(generator))
         step = 0 if number % 2 == 0 else int(generator.choice(_SCALE))
         _add(tone, start, 0.45 * _note(PITCHES[clip.pitch] * 2 ** (step / 12), beat))
-    loudest = np.abs(tone[:samples]).max()
-    return (0.8 * tone[:samples] / max(loudest, 1e-9)).astype(np.float32)
+    music = 0.8 * tone[:samples] / max(np.abs(tone[:samples]).max(), 1e-9)
+    return (music if clip.keyword is None else _spoken_over(music, clip.keyword)).astype(np.float32)
+
+
+def _spoken_over(music: NDArray[np.float64], keyword: str) -> NDArray[np.float64]:
+    """A voice in the middle of the music, which gives way to it."""
+    said = voice.say(_SENTENCE.format(keyword), SAMPLE_RATE)[: len(music)]
+    start = (len(music) - len(said)) // 2
+    mixed = music.copy()
+    mixed[start : start + len(said)] = _DUCKED * mixed[start : start + len(said)] + 0.8 * said
+    return mixed
 
 
 def _note(frequency: float, seconds: float) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ user looks at a place the more rarely the further down it is, and leaves traces 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -64,7 +65,7 @@ def populate(clips: list[Clip], settings: WorldSettings) -> Population:
         ],
         axis=1,
     )
-    affinity = tastes @ _planted(clips).T
+    affinity = tastes @ planted(clips).T
     return Population(
         user_ids=[f"u{generator.bytes(4).hex()}" for _ in range(settings.users)],
         senses=senses,
@@ -83,7 +84,7 @@ def _care(sense: str, generator: np.random.Generator) -> NDArray[np.float64]:
     return care
 
 
-def _planted(clips: list[Clip]) -> NDArray[np.float64]:
+def planted(clips: Sequence[Clip]) -> NDArray[np.float64]:
     """float64[clips, all levels of all factors], 1 at each level that a clip has; 0 for a factor that it lacks."""
     return np.concatenate(
         [

@@ -44,7 +44,8 @@ def test_every_job_waits_for_exactly_the_jobs_whose_tables_it_reads(answer: Any)
         "promote": ["evaluate"],
         "recommend": ["promote"],
         "neighbours": ["features", "train"],
-        "report": ["neighbours", "recommend"],
+        "labels": ["features"],
+        "report": ["labels", "neighbours", "recommend"],
     }
 
 

@@ -28,7 +28,7 @@ def page(found: list[Question]) -> str:
         [("mlp", "test", "map", 0.75), ("logistic", "test", "map", float("nan"))],
         columns=["model", "split", "metric", "mean"],
     )
-    table = pd.DataFrame({"confidence": [0.2, 0.8], "share": [0.25, 0.75]})
+    table = pd.DataFrame({"confidence": [0.2, 0.8], "share": [0.25, 0.75], "pairs": [8, 4]})
     return review.render("r1", found, quality, "mlp", {"calibrated": table}, {"rare": "has 1 item"})
 
 

@@ -24,7 +24,8 @@ from avrec_spark.models.lightgcn import Graph
 
 N_KINDS, A_KIND = 4, 10
 N_ITEMS = N_KINDS * A_KIND
-QUICK: dict[str, Any] = {"dimension": 16, "content_rank": 8, "epochs": 12, "batch_size": 128}
+# A regularisation for few items.
+QUICK: dict[str, Any] = {"dimension": 16, "content_rank": 8, "epochs": 12, "batch_size": 128, "regularisation": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,16 @@ def test_a_closed_gate_takes_its_modality_away() -> None:
         content, gates = encoder.fused(encoder.projected({"a": one, "b": other}), present)
     assert (gates[:, 1] < 1e-6).all()
     projected = encoder.project["a"](one)
-    torch.testing.assert_close(content, gates[:, :1] * projected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(content, 2 * gates[:, :1] * projected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_an_encoder_is_restored_from_its_parameters(rank: int) -> None:
+    encoder = ContentEncoder({"a": 3, "b": 5}, dimension=4, rank=rank, dropout=0.0, modality_dropout=0.0)
+    parameters = {f"encoder.{name}": value.numpy() for name, value in encoder.state_dict().items()}
+    vectors = {"a": torch.randn(6, 3), "b": torch.randn(6, 5)}
+    with torch.no_grad():
+        torch.testing.assert_close(ContentEncoder.restored(parameters).projected(vectors), encoder.projected(vectors))
 
 
 def test_modality_dropout_leaves_every_item_one_of_its_modalities() -> None:
@@ -131,12 +141,13 @@ def test_modality_dropout_leaves_every_item_one_of_its_modalities() -> None:
 # -- users -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parameters", [{}, {"layers": 3, "neighbours": 3}])
+@pytest.mark.parametrize("parameters", [{}, {"layers": 3, "neighbours": 3, "content_rank": 0}])
 def test_known_users_encoded_anew_are_the_users_that_were_fitted(
     tastes: pd.DataFrame, features: dict[str, pd.DataFrame], parameters: dict[str, Any]
 ) -> None:
     model = registry.create("fusion", **QUICK | {"epochs": 2} | parameters).fit(tastes, features)
-    (left,) = model._left(model._histories)
+    left, popular = model._left(model._histories)
+    assert not popular.any()
     np.testing.assert_allclose(left, model.score_sources()[0].left, atol=1e-4)
 
 

@@ -66,6 +66,14 @@ def test_landmarks_stand_for_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.square(fitted(visual) - whole).mean() < 0.1 * np.square(whole - whole.mean(axis=0)).mean()
 
 
+def test_blocks_of_items_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    visual = {"visual": drawn(0), "audio": drawn(1)}
+    fitted = ContentRegression.fit(visual, np.arange(N), planted(visual["visual"]), 2.0, 0.1)
+    whole = fitted(visual)
+    monkeypatch.setattr(kernels, "_BLOCK", 7)
+    np.testing.assert_allclose(fitted(visual), whole, rtol=1e-4, atol=1e-5)
+
+
 def test_kernel_ridge_ranks_untouched_items_by_taste_and_needs_features() -> None:
     user = np.repeat(np.arange(60), 6)
     item = (user % 2) * 10 + np.tile(np.arange(6), 60)

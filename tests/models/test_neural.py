@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from avrec_spark.dataset.loader import SequenceBatch
+from avrec_spark.dataset.loader import Batch, SequenceBatch
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.errors import SettingsError
 from avrec_spark.models import registry
@@ -19,7 +19,7 @@ from avrec_spark.models.lightgcn import Graph, LightGCNModule
 from avrec_spark.models.transformer import SequenceEncoder, TransformerModule, _bucket, _reshuffled, _shift, _windows
 from avrec_spark.models.two_tower import TwoTowerModule
 from avrec_spark.training import launchers
-from avrec_spark.training.losses import Candidates
+from avrec_spark.training.losses import Candidates, softmax_loss
 
 N_KINDS, ITEMS_A_KIND = 4, 10
 
@@ -192,6 +192,22 @@ def test_the_item_asked_for_is_no_part_of_the_history_that_asks() -> None:
         logits = module.item_tower(module.inputs(candidates.of(torch.tensor([once]))[0])) @ nobody
         expected = -torch.log_softmax(logits, 0)[[once, twice, twice]].sum()
     torch.testing.assert_close(loss.detach(), expected)
+
+
+def test_users_that_are_scored_once_have_the_same_loss_and_gradient() -> None:
+    generator = np.random.default_rng(0)
+    rows = pd.DataFrame({"user_id": generator.integers(0, 5, 40), "item_id": generator.integers(0, 9, 40)})
+    part = TrainingSet.from_frames(rows)
+    module = LightGCNModule(part, dimension=4, layers=2, temperature=0.3, user_exponent=0.0)
+    batch = Batch(part.user_index, part.item_index, generator.random(40).astype("f4"))
+    found = []
+    for once in (False, True):
+        module.zero_grad()
+        loss = softmax_loss(module.smoothed(), batch, Candidates(part, 100), 0.3, once=once)
+        loss.backward()
+        assert module.nodes.grad is not None
+        found.append((loss.detach(), module.nodes.grad.clone()))
+    torch.testing.assert_close(*found)
 
 
 # -- Transformer -------------------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from avrec_spark.evaluation import executors
 from avrec_spark.evaluation.catalogue import Catalogue
 from avrec_spark.evaluation.segments import by_history
 from avrec_spark.models.base import Recommender
-from avrec_spark.pipelines import evaluate, held_out, runner
+from avrec_spark.pipelines import evaluate, held_out, report_content, runner
 from avrec_spark.pipelines.job import Context
+from avrec_spark.pipelines.report_clips import Tables
 from avrec_spark.progress import Progress
 from avrec_spark.recommend.reasons import POPULAR
 
@@ -245,6 +246,9 @@ def test_every_user_is_recommended_unseen_items_with_a_reason(daily):
     liked = seen[seen["weight"] > 0][["user_id", "item_id"]].drop_duplicates()
     assert lists.merge(liked, on=["user_id", "item_id"]).empty
     assert (lists["reasons"].map(len) == 1).all()
+    because = lists.dropna(subset=["because"])[["user_id", "because"]].rename(columns={"because": "item_id"})
+    assert len(because) > len(lists) / 2
+    assert len(because.merge(liked, on=["user_id", "item_id"])) == len(because)
     for _, ranks in lists.sort_values("rank").groupby("user_id")["rank"]:
         assert ranks.tolist() == list(range(1, len(ranks) + 1))
 
@@ -278,6 +282,21 @@ def test_gates_can_be_read_and_belong_to_modalities_that_the_item_has(daily):
             assert (of_clip[modality] > 0) == (clip["lacks"] != sense), (clip, modality)
     assert gates["not-a-video"]["visual"] == 0
     assert gates["not-a-video"]["text"] > 0
+
+
+def test_gates_of_groups_are_means_over_the_items_that_have_the_modality(daily):
+    context = Context(daily.settings, "first", "report", daily.lakehouse.spark, daily.lakehouse, None, Progress())
+    found = report_content.gates(Tables(context)).set_index(["by", "group", "modality"])
+    gates = pd.DataFrame(daily.rows(tables.ITEM_EMBEDDINGS).set_index("item_id")["gates"].map(dict).to_dict()).T
+    for modality in gates:
+        mean = gates.loc[gates[modality] > 0, modality].mean()
+        assert found.loc[("", "all items", modality), "gate"] == pytest.approx(mean)
+    assert found.loc[("", "all items", "text"), "items"] == 15
+    silent = [clip["item_id"] for clip in truth(daily)["clips"] if clip["lacks"] == "sound"]
+    for group in (("kind of media", "video without sound"), ("what is missing", "audio")):
+        assert found.loc[(*group, "text"), "items"] == len(silent)
+        assert np.isnan(found.loc[(*group, "audio"), "gate"])
+        assert found.loc[(*group, "text"), "gate"] == pytest.approx(gates.loc[silent, "text"].mean())
 
 
 def test_one_mlflow_run_a_pipeline_run_with_a_child_a_job(daily):
@@ -314,6 +333,9 @@ def test_the_report_is_one_page_with_every_section_and_nothing_from_outside(dail
     )
     for section in ("intake", "catalogue", "features", "training", "metrics", "users", "neighbours", "provenance"):
         assert f'<section id="{section}">' in page
+    events = daily.rows(tables.INTERACTIONS)["event_type"]
+    acts, shown = (events != "impression").sum(), (events == "impression").sum()
+    assert f"<b>{acts:,}</b> became interactions" in page and f"<b>{shown:,}</b> say what users were shown" in page
     assert 'src="http' not in page and 'href="http' not in page
     assert "champion" in page
     assert page.count("data:image/jpeg;base64,") >= 12

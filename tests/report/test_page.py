@@ -8,12 +8,18 @@ import pandas as pd
 import pytest
 
 from avrec_spark.report import charts
-from avrec_spark.report.data import Clip, ReportData, Shown, UserStory
+from avrec_spark.report.data import Clip, Labels, ReportData, Shown, UserStory
 from avrec_spark.report.page import render
 
-SECTIONS = ("intake", "catalogue", "features", "training", "metrics", "users", "neighbours", "provenance")
+SECTIONS = (
+    *("intake", "catalogue", "labels", "features", "map", "training", "metrics", "users", "new-items", "neighbours"),
+    "provenance",
+)
 EVIL = "<script>alert('x')</script>"
 VOID = {"meta", "img", "br", "link", "input", "hr", "circle", "line", "polyline"}
+
+
+GATES = ["by", "group", "items", "modality", "gate"]
 
 
 def full() -> ReportData:
@@ -34,6 +40,9 @@ def full() -> ReportData:
         items=2,
         media_statuses={"ok": 1, "corrupt": 1},
         events_in=1234567,
+        acts=1000,
+        impressions=2000,
+        users=7,
         contact_sheet=[broken, clip],
         coverage=pd.DataFrame(
             [("visual", "net", "1", 1280, 1, 0.5)],
@@ -44,7 +53,7 @@ def full() -> ReportData:
         ),
         metrics=pd.DataFrame(metrics, columns=["model", "split", "metric", "mean", "low", "high"]),
         champion={"model": "ease", "metric": "ndcg@10", "value": 0.25, "decision": "ease is the champion."},
-        gates={"visual": 0.75},
+        gates=pd.DataFrame([("", "all items", 2, "visual", 0.75)], columns=GATES),
         stories=[UserStory("u1", [Shown(clip, "like")], [Shown(broken, "like a1", 0.5)], history_items=25)],
         neighbours=[(clip, {"visual": [Shown(broken, score=0.9)]})],
         lineage={"bronze.catalog": 3},
@@ -105,6 +114,8 @@ def test_an_empty_run_says_in_sentences_what_there_is_not():
         "No model was evaluated in this run.",
         "This run made no recommendations.",
         "No neighbours have been computed.",
+        "No labels were learnt in this run.",
+        "There are no vectors to draw a map of.",
     ):
         assert sentence in page
 
@@ -157,7 +168,7 @@ GAPS = {
     "a job without a time": {"jobs": with_first_row(full().jobs, seconds=NAN).astype({"seconds": float})},
     "a feature without a width": {"coverage": with_first_row(full().coverage, dimension=None, share=NAN)},
     "a metric that is not a number": {"metrics": with_first_row(full().metrics, mean=NAN).astype({"mean": float})},
-    "a gate that is not a number": {"gates": {"visual": NAN}},
+    "a gate that is not a number": {"gates": full().gates.assign(gate=NAN)},
     "a neighbour without a similarity": {"neighbours": [(Clip("a", "A"), {"visual": [Shown(Clip("b", "B"))]})]},
 }
 
@@ -187,9 +198,7 @@ def test_a_model_that_lacks_a_metric_keeps_its_row():
 
 def test_a_run_of_media_alone_shows_its_media_and_says_what_is_not_there():
     nothing = ReportData(run_id="").metrics
-    media = dataclasses.replace(
-        full(), events_in=0, interactions=0, users=0, champion=None, stories=(), metrics=nothing
-    )
+    media = dataclasses.replace(full(), events_in=0, acts=0, users=0, champion=None, stories=(), metrics=nothing)
     page = render(media)
     assert "坏文件" in page
     assert "This run read no behaviour." in page
@@ -216,5 +225,12 @@ def test_a_job_shows_its_rows_in():
 
 
 def test_the_page_links_to_the_labels_to_review_where_there_are_any():
-    assert 'href="review.html"' in render(dataclasses.replace(full(), review="review.html"))
+    assert 'href="review.html"' in render(dataclasses.replace(full(), labels=Labels(review="review.html")))
     assert "review.html" not in render(full())
+
+
+def test_what_was_shown_is_not_counted_among_what_users_did():
+    page = re.sub(r"<[^>]+>", "", render(full()))
+    assert (
+        "1,234,567 events came in: 1,000 became interactions of 7 users, and 2,000 say what users were shown." in page
+    )

@@ -20,6 +20,8 @@ from pyspark import cloudpickle
 
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.errors import DataError, NotEnoughSlotsError, RanksLostError, RanksNotStartedError, SettingsError
+from avrec_spark.models.fusion import Fusion
+from avrec_spark.models.fusion.module import FusionModule
 from avrec_spark.models.mf import FactorModule
 from avrec_spark.training import launchers, loop
 from avrec_spark.training.gradients import Gradients
@@ -40,6 +42,7 @@ def everything_that_ranks_do(config, ranks):
         "first": ranks.from_first(1.5 if ranks.rank == 0 else None),
         "whole": loop.train(config["whole"], ranks).history,
         "short": loop.train(config["short"], ranks).history,
+        "started": loop.train(config["started"], ranks),
     }
 
 
@@ -102,7 +105,30 @@ def snapshot(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def configs(snapshot):
+def started(tmp_path_factory):
+    """A fusion network that begins, on all ranks, with what an earlier fit has learnt."""
+    generator = np.random.default_rng(5)
+    vectors = {
+        name: pd.DataFrame({"item_id": range(30), "vector": list(generator.normal(size=(30, 4)).astype("f4"))})
+        for name in ("sound", "look")
+    }
+    pairs = pd.DataFrame({"user_id": generator.integers(0, 40, 200), "item_id": generator.integers(0, 30, 200)})
+    quiet = dict.fromkeys(("content_dropout", "id_dropout", "modality_dropout"), 0.0)
+    model = Fusion(dimension=8, content_rank=4, epochs=3, batch_size=64, **quiet).fit(pairs, vectors)
+    known = TrainingSet.from_frames(pairs.assign(item_id=pairs["item_id"] // 2), vectors)
+    known = known.write(tmp_path_factory.mktemp("started"))
+    return loop.TrainingConfig(
+        path=known.path,
+        factory=FusionModule,
+        parameters={name: model.parameters[name] for name in Fusion.module_parameters},
+        epochs=2,
+        batch_size=2 * len(known.weight),
+        warm_start=model.learnt().save(known.path).name,
+    )
+
+
+@pytest.fixture(scope="module")
+def configs(snapshot, started):
     whole = loop.TrainingConfig(
         path=snapshot.path,
         factory=FactorModule,
@@ -111,7 +137,7 @@ def configs(snapshot):
         batch_size=2 * len(snapshot.weight),
         learning_rate=0.05,
     )
-    return {"whole": whole, "short": replace(whole, batch_size=16, epochs=2)}
+    return {"whole": whole, "short": replace(whole, batch_size=16, epochs=2), "started": started}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +170,13 @@ def test_the_same_global_batches_give_the_same_loss_curve(spark, configs, alone,
     # The second rank has fewer rows than there are steps: it must not hang.
     assert [entry["epoch"] for entry in together["short"]] == [1, 2]
     assert together["short"][1]["loss"] < together["short"][0]["loss"]
-    assert [entry["epoch"] for entry in told] == [1, 2, 3, 4, 1, 2]
+    # All ranks begin with the same warm start, and the vectors of items are seen in its scale.
+    losses = [[entry["loss"] for entry in part["started"].history] for part in (together, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    np.testing.assert_allclose(
+        together["started"].state["items.weight"], alone["started"].state["items.weight"], atol=1e-3
+    )
+    assert [entry["epoch"] for entry in told] == [1, 2, 3, 4, 1, 2, 1, 2]
     assert all(entry["samples_per_second"] > 0 for entry in told)
 
 

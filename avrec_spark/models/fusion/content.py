@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avrec_spark.dataset.training_set import FeatureMatrix
@@ -15,14 +17,14 @@ _OPEN = 2.0
 
 
 class ContentEncoder(nn.Module):
-    """c_i = Σ_m a_im σ(o_m) P_m(x_im) over the modalities m that item i has.
+    """c_i = n_i Σ_m a_im σ(o_m) P_m(x_im) over the n_i modalities m that item i has.
 
-    x_im is standardised over the catalogue, dimension by dimension. P_m projects it through few dimensions (`rank`):
-    tastes agree on few properties of content, and a full projection learns the items by heart. Dropping values of x_im
-    in training (`dropout`) is what keeps P_m from doing so. The attention a_i is a softmax, over what is present, of a
-    learned score of each projection, so that it sums to 1; the gate σ(o_m), one number a modality, closes to leave a
-    modality out altogether. In training modalities are dropped at random (`modality_dropout`), never an item's last
-    one. An item without any has a zero vector.
+    x_im is standardised over the catalogue, dimension by dimension. P_m is linear, and goes through few dimensions
+    (`rank`) where that is above 0: tastes agree on few properties of content. Dropping values of x_im in training
+    (`dropout`) is what keeps P_m from learning items by heart. The attention a_i is a softmax, over what is present, of
+    a learned score of each projection, so that it sums to 1; with n_i, one modality more does not thin the others. The
+    gate σ(o_m), one number a modality, closes to leave a modality out altogether. In training modalities are dropped
+    at random (`modality_dropout`), never an item's last one. An item without any has a zero vector.
     """
 
     def __init__(
@@ -33,13 +35,26 @@ class ContentEncoder(nn.Module):
         self.modality_dropout = modality_dropout
         self.project, self.score = nn.ModuleDict(), nn.ModuleDict()
         for name, width in widths.items():
-            self.project[name] = nn.Sequential(
-                nn.Dropout(dropout), nn.Linear(width, rank, bias=False), nn.Linear(rank, dimension)
-            )
+            narrow = nn.Linear(width, rank or dimension, bias=False)
+            wide = [nn.Linear(rank, dimension)] if rank else []
+            self.project[name] = nn.Sequential(nn.Dropout(dropout), narrow, *wide)
             self.score[name] = nn.Linear(dimension, 1)
             self.register_buffer(f"mean_{name}", torch.zeros(width))
             self.register_buffer(f"scale_{name}", torch.ones(width))
         self.open = nn.Parameter(torch.full((len(widths),), _OPEN))
+
+    @classmethod
+    def restored(cls, parameters: Mapping[str, NDArray[Any]]) -> Self:
+        """For use, from the arrays of a module that has it as `encoder`; modalities are in the module's order."""
+        prefix = "encoder."
+        state = {name.removeprefix(prefix): torch.from_numpy(value) for name, value in parameters.items()}
+        widths = {name.removeprefix("mean_"): len(value) for name, value in state.items() if name.startswith("mean_")}
+        project = f"project.{next(iter(widths))}"
+        rank = len(state[f"{project}.1.weight"]) if f"{project}.2.weight" in state else 0
+        dimension = len(state[f"{project}.{2 if rank else 1}.weight"])
+        encoder = cls(widths, dimension=dimension, rank=rank, dropout=0.0, modality_dropout=0.0)
+        encoder.load_state_dict(state)
+        return encoder.eval()
 
     def fit_scale(self, features: Mapping[str, FeatureMatrix]) -> None:
         """Take the mean and deviation of each dimension over the items that have the modality."""
@@ -67,4 +82,4 @@ class ContentEncoder(nn.Module):
         # A row of -inf, of an item without any modality, has a softmax of NaN.
         shares = torch.nan_to_num(torch.softmax(scores.masked_fill(~present, -torch.inf), dim=1))
         gates = shares * torch.sigmoid(self.open)
-        return (gates[:, :, None] * projected).sum(dim=1), gates
+        return present.sum(dim=1, keepdim=True) * (gates[:, :, None] * projected).sum(dim=1), gates

@@ -23,13 +23,16 @@ from avrec_spark.recommend.topk import ScoreSource
 from avrec_spark.training.losses import Candidates, softmax_loss
 from avrec_spark.training.warm_start import WarmStart
 
+# Of the untrained id vectors: smaller than what the projections make of content, so that content speaks first.
+_ID_SCALE = 0.03
+
 
 @dataclass(frozen=True)
 class Space:
     """All users and items at once: float32[users, d], float32[items, d], and what the items' vectors come from.
 
     `projected` float32[items, modalities, d], `gates` float32[items, modalities] and `content` float32[items, d] as in
-    ContentEncoder; `layers` are E^(0) … E^(layers), float32[users + items, d].
+    ContentEncoder; `layers` are E^(0) … E^(layers), float32[users + items, d], and `bias` is float32[items].
     """
 
     users: Tensor
@@ -38,13 +41,13 @@ class Space:
     gates: Tensor
     content: Tensor
     layers: list[Tensor]
+    bias: Tensor
 
     def user_vectors(self, users: Tensor) -> Tensor:
         return self.users[users]
 
     def item_vectors(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        vectors = self.items[items]
-        return vectors, vectors.new_zeros(len(vectors))
+        return self.items[items], self.bias[items]
 
 
 class FusionModule(nn.Module):
@@ -57,6 +60,8 @@ class FusionModule(nn.Module):
 
     Where nobody has an item, a `ContentRegression` of the other items' z on their content stands for its z: it is
     solved, not descended to, whenever the items are ranked. As an expectation it is the shorter the less content says.
+
+    `item_bias` adds b_i / temperature to the score, for popularity that cosines cannot tell; a cold item's is the mean.
 
     Losses: `softmax` × softmax over the items + `align` × InfoNCE between modalities + `classify` × cross-entropy of
     the tags in the feature called `labels`, which is then no input.
@@ -81,6 +86,7 @@ class FusionModule(nn.Module):
         labels: str,
         kernel_width: float,
         regularisation: float,
+        item_bias: bool,
     ) -> None:
         super().__init__()
         self.n_users, self.n_items = len(training_set.users), len(training_set.items)
@@ -97,7 +103,8 @@ class FusionModule(nn.Module):
         )
         self.encoder.fit_scale(features)
         self._keep_features(features)
-        self.users, self.items = embedding(self.n_users, dimension), embedding(self.n_items, dimension)
+        self.users, self.items = (embedding(n, dimension, _ID_SCALE) for n in (self.n_users, self.n_items))
+        self.bias = nn.Parameter(torch.zeros(self.n_items)) if item_bias else None
         self.tags = Tags(training_set.features[labels], labels, dimension) if labels else None
         self.register_buffer("warm", touched(training_set)[:, None], persistent=False)
         near = content_neighbours(features, neighbours) if neighbours else None
@@ -108,6 +115,7 @@ class FusionModule(nn.Module):
             "users.weight": training_set.users.ids,
             "items.weight": training_set.items.ids,
             "encoder.open": np.array(list(features)),
+            **({"bias": training_set.items.ids} if item_bias else {}),
             **({} if self.tags is None else dict.fromkeys(("tags.read.weight", "tags.read.bias"), self.tags.learnt)),
         }
 
@@ -153,7 +161,8 @@ class FusionModule(nn.Module):
             layers.append(self.graph.smooth(layers[-1]))
         total = functional.normalize(sum(layers[1:], start=layers[0]), dim=1)
         users, items = total.split([self.n_users, self.n_items])
-        return Space(users, items, projected, gates, content, layers)
+        bias = items.new_zeros(self.n_items) if self.bias is None else self.bias
+        return Space(users, items, projected, gates, content, layers, bias)
 
     def placed(self, space: Space) -> tuple[NDArray[np.float32], ContentRegression]:
         """The items' vectors float32[n_items, d], those of cold ones by content, and the regression that says so."""
@@ -177,7 +186,7 @@ class FusionModule(nn.Module):
         weight = batch.weight * self.importance[batch.user_index]
         loss = space.items.new_zeros(())
         if self.softmax:
-            ranked = softmax_loss(space, batch._replace(weight=weight), candidates, self.temperature)
+            ranked = softmax_loss(space, batch._replace(weight=weight), candidates, self.temperature, once=True)
             loss = loss + self.softmax * ranked
         if self.align:
             contrast = objectives.alignment(space.projected, self.get_buffer("present"))
@@ -188,7 +197,12 @@ class FusionModule(nn.Module):
 
     def score_sources(self, training_set: TrainingSet) -> list[ScoreSource]:
         space = self.space()
-        return [ScoreSource(space.users.cpu().numpy(), np.ascontiguousarray(self.placed(space)[0].T))]
+        cosines = ScoreSource(space.users.cpu().numpy(), np.ascontiguousarray(self.placed(space)[0].T))
+        if self.bias is None:
+            return [cosines]
+        warm = self.get_buffer("warm")[:, 0]
+        bias = torch.where(warm, space.bias, space.bias[warm].mean())[None].cpu().numpy()
+        return [cosines, ScoreSource(np.ones((self.n_users, 1), np.float32), bias)]
 
 
 class Tags(nn.Module):

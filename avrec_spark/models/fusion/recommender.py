@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +23,7 @@ from avrec_spark.models.histories import Histories
 from avrec_spark.models.kernels import ContentRegression
 from avrec_spark.models.lightgcn import own_and_reach, smoothed_users
 from avrec_spark.models.torch_model import TorchRecommender
-from avrec_spark.recommend.topk import Matrix
+from avrec_spark.recommend.topk import Matrix, ScoreSource
 from avrec_spark.training.warm_start import WarmStart
 
 
@@ -31,7 +31,8 @@ class Fusion(TorchRecommender):
     """Recommends by what items are made of and by who liked them, also items that nobody has touched.
 
     `FusionModule` has the mathematics; docs/fusion.md says what each parameter is for. Needs item features. Users
-    without history get the popular list; a new user is served from the history alone (`fold_in`). Costs a pass over
+    without history get the popular list; a new user is served from the history alone (`fold_in`), the more so the more
+    there is of it, and from what is popular (`prior_events`). Costs a pass over
     all items and edges a step, and interactions × items × dimension an epoch for the softmax, which beyond
     `full_softmax_items` items is sampled.
 
@@ -57,6 +58,7 @@ class Fusion(TorchRecommender):
         "labels",
         "kernel_width",
         "regularisation",
+        "item_bias",
     )
 
     def __init__(
@@ -75,8 +77,10 @@ class Fusion(TorchRecommender):
         align: float = 0.0,
         classify: float = 0.0,
         labels: str = "",
+        prior_events: float = 10.0,
         kernel_width: float = 2.0,
         regularisation: float = 3.0,
+        item_bias: bool = False,
         epochs: int = 40,
         batch_size: int = 1024,
         learning_rate: float = 0.01,
@@ -98,8 +102,10 @@ class Fusion(TorchRecommender):
         self.align = align
         self.classify = classify
         self.labels = labels
+        self.prior_events = prior_events
         self.kernel_width = kernel_width
         self.regularisation = regularisation
+        self.item_bias = item_bias
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -114,7 +120,7 @@ class Fusion(TorchRecommender):
     def _keep(self, module: nn.Module, training_set: TrainingSet) -> None:
         assert isinstance(module, FusionModule)
         space = module.space()
-        self._learnt = WarmStart.of(module, module.rows)
+        self._learnt = WarmStart.of(module, module.rows, self.align > 0)
         self._own, self._reach = own_and_reach(space.layers, module.graph, module.n_users)
         self._vectors, self._regression = module.placed(space)
         self._gates = space.gates.numpy()
@@ -122,8 +128,20 @@ class Fusion(TorchRecommender):
         self._widths = module.encoder.widths
         self._held_out = training_set.held_out()
 
+    def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
+        sources = super()._fit(training_set)
+        # In units of cosines: a softmax of cosines over the temperature, in which what is popular is more likely.
+        popular = self.temperature * np.log1p(self._popularity)[None]
+        nobody = np.zeros((len(training_set.users), 1), np.float32)
+        return [*sources, ScoreSource(nobody, popular.astype(np.float32))]
+
     def _left(self, histories: Histories) -> list[Matrix]:
-        return [smoothed_users(histories, self._own, self._reach).astype(np.float32)]
+        """Of a stranger with n items the history counts n / (n + prior_events), and what is popular the rest."""
+        unit = smoothed_users(histories, self._own, self._reach)
+        n = np.diff(histories.taken().indptr)
+        prior = np.where(histories.known < 0, self.prior_events / np.maximum(n + self.prior_events, 1e-12), 0)[:, None]
+        own = [(1 - prior) * unit, *([1 - prior] if self.item_bias else [])]
+        return [left.astype(np.float32) for left in (*own, prior)]
 
     # -- beginnings --------------------------------------------------------------------------------------------------
 
@@ -206,6 +224,32 @@ class Fusion(TorchRecommender):
                     "Use the vectors of the encoder that the model was fitted with.",
                 )
         return pd.DataFrame({c.ITEM_ID: items.ids, c.VECTOR: list(self._regression(features))})
+
+    def recommend_for_content(self, item_features: Mapping[str, pd.DataFrame], k: int, **options: Any) -> pd.DataFrame:
+        """Lists for newcomers who have declared what they like as vectors, as if of an item that they want more of.
+
+        Frames as in `embed`, whose item_id is the newcomer: a user_id of the result. `options` are `candidates` and
+        `exclude` of `recommend`; raises what `embed` raises.
+        """
+        wanted = self.embed(item_features)
+        vectors = np.stack(wanted[c.VECTOR].tolist())
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        lefts = [vectors, *(np.zeros((len(wanted), 1), np.float32) for _ in self._sources[1:])]
+        lists = self._newcomers(lefts, np.ones(len(wanted), np.bool_), k, **options)
+        return lists.assign(**{c.USER_ID: wanted[c.ITEM_ID].to_numpy()[lists[c.USER_ID]]})
+
+    def user_vectors(self, histories: Sequence[Sequence[Any]]) -> NDArray[np.float32]:
+        """float32[n, dimension] of newcomers with these item ids, in the space of `item_vectors`; unknown ids say
+        nothing, and a history of none has a zero vector."""
+        lengths = [len(part) for part in histories]
+        items = self.items.encode(
+            np.concatenate([np.asarray(part) for part in histories if len(part)] or [self.items.ids[:0]])
+        )
+        user, known = np.repeat(np.arange(len(histories)), lengths), items >= 0
+        pairs = user[known], items[known]
+        nobody, ones = np.full(len(histories), -1), np.ones(known.sum(), np.float32)
+        told = Histories(*pairs, ones, np.zeros(len(ones)), nobody, len(self.items))
+        return np.asarray(smoothed_users(told, self._own, self._reach), np.float32)
 
     # -- save and load -----------------------------------------------------------------------------------------------
 

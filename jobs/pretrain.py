@@ -1,0 +1,8 @@
+"""spark-submit jobs/pretrain.py --config conf/ENV.yaml [--run-id R] [--set key=value …]"""
+
+import sys
+
+from avrec_spark.pipelines.runner import main
+
+if __name__ == "__main__":
+    sys.exit(main("pretrain"))
