@@ -131,7 +131,10 @@ class Fusion(TorchRecommender):
     def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
         sources = super()._fit(training_set)
         # In units of cosines: a softmax of cosines over the temperature, in which what is popular is more likely.
+        touched = self._popularity > 0
         popular = self.temperature * np.log1p(self._popularity)[None]
+        # Nobody has had the chance to touch a new item: it counts as an average one.
+        popular[:, ~touched] = popular[:, touched].mean()
         nobody = np.zeros((len(training_set.users), 1), np.float32)
         return [*sources, ScoreSource(nobody, popular.astype(np.float32))]
 
