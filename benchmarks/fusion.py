@@ -43,15 +43,20 @@ ITEMS, WIDTHS = 50_000, {"visual": 1280, "audio": 128, "text": 384}
 USERS, ROWS, TRAINED_ITEMS, BATCH, EPOCHS = 50_000, 400_000, 4_000, 8_192, 3
 
 
-def run() -> str:
-    parts = [_gates("cold-100k", COLD_MODELS), _ablation("cold-100k"), _missing("cold-100k")]
+def films() -> str:
+    return "\n".join([_gates("cold-100k", COLD_MODELS), _ablation("cold-100k"), _missing("cold-100k")])
+
+
+def videos() -> str:
     try:
         yardsticks.find("tiktok").folds(_data("tiktok"), "fusion")
     except UsageError as error:
-        parts.append(f"## tiktok\n\nNot measured: {error}\n")
-    else:
-        parts += [_gates("tiktok", VIDEO_MODELS), _ablation("tiktok"), _missing("tiktok")]
-    return "\n".join([*parts, _ranks(), _embedding()])
+        return f"## Fusion: tiktok\n\nNot measured: {error}\n"
+    return "\n".join([_gates("tiktok", VIDEO_MODELS), _ablation("tiktok"), _missing("tiktok")])
+
+
+def speed() -> str:
+    return "\n".join([_ranks(), _embedding()])
 
 
 # -- quality -----------------------------------------------------------------------------------------------------------
