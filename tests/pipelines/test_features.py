@@ -116,6 +116,7 @@ def test_a_renamed_file_keeps_its_id_and_its_features(library):
     assert library.ids()["renamed.mp4"] == before and counts["files_decoded"] == 1
 
 
+@pytest.mark.slow
 def test_a_file_under_the_old_name_of_another_is_another_item(library):
     shutil.copy(library.folder / "1.mp4", library.folder / "0.mp4")
 

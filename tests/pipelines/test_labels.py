@@ -97,6 +97,7 @@ def test_the_page_shows_the_longest_shot_and_asks_no_declared_tag(place):
     assert BARE not in set(asked["item_id"])
 
 
+@pytest.mark.slow
 def test_answers_win_over_predictions_and_stay_and_what_is_unchanged_is_not_written_again(place):
     place.run(["labels"], "first")  # does nothing: its own work is no new input
     filled = place.folder / "filled.csv"
