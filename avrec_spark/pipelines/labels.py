@@ -133,7 +133,8 @@ def _features(context: Context, items: Sequence[Row]) -> dict[str, FeatureMatrix
 def _tell(context: Context, learnt: Learnt) -> None:
     context.facts["labels_left_out"] = dict(learnt.left_out)
     for label, reason in list(learnt.left_out.items())[:1]:
-        context.note(f"{len(learnt.left_out)} labels are not learnt: {label} {reason}, and so on")
+        others = f"; {len(learnt.left_out) - 1} more are in the manifest" if len(learnt.left_out) > 1 else ""
+        context.note(f"not learnt: {label}, which {reason}{others}")
     if learnt.chosen:
         test = learnt.quality[(learnt.quality[c.MODEL] == learnt.chosen) & (learnt.quality[c.SPLIT] == "test")]
         figures = ", ".join(f"{row[c.METRIC]} {row[c.MEAN]:.3f}" for _, row in test.iterrows())
