@@ -6,14 +6,12 @@ Settings are those in conf/yardsticks, chosen on validation. Everything random i
 from __future__ import annotations
 
 import copy
-import os
 import statistics
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +28,7 @@ from avrec_spark.models import registry
 from avrec_spark.models.fusion import Fusion
 from avrec_spark.models.fusion.module import FusionModule
 from avrec_spark.training import launchers, loop
+from benchmarks.models import data_of
 from benchmarks.table import table
 from benchmarks.training import one_thread
 
@@ -49,7 +48,7 @@ def films() -> str:
 
 def videos() -> str:
     try:
-        yardsticks.find("tiktok").folds(_data("tiktok"), "fusion")
+        yardsticks.find("tiktok").folds(data_of("tiktok"), "fusion")
     except UsageError as error:
         return f"## Fusion: tiktok\n\nNot measured: {error}\n"
     return "\n".join([_gates("tiktok", VIDEO_MODELS), _ablation("tiktok"), _missing("tiktok")])
@@ -81,7 +80,7 @@ def _gates(name: str, models: tuple[str, ...]) -> str:
 def _ablation(name: str) -> str:
     """Each modality alone, each left out, all of them, and all with one of noise; paired by fold and seed."""
     protocol = yardsticks.find(name)
-    modalities = tuple(protocol.folds(_data(name), "fusion")[0].features)
+    modalities = tuple(protocol.folds(data_of(name), "fusion")[0].features)
     without = [tuple(one for one in modalities if one != gone) for gone in modalities]
     chosen = list(dict.fromkeys([modalities, *without, *((one,) for one in modalities), (*modalities, "noise")]))
     rows, full = [], None
@@ -98,7 +97,7 @@ def _ablation(name: str) -> str:
 def _missing(name: str) -> str:
     """A modality that is missing when items are embedded, next to a model that never had it; cold items only."""
     protocol = yardsticks.find(name)
-    modalities = tuple(protocol.folds(_data(name), "fusion")[0].features)
+    modalities = tuple(protocol.folds(data_of(name), "fusion")[0].features)
     rows = []
     for gone in modalities:
         kept = tuple(one for one in modalities if one != gone)
@@ -109,13 +108,9 @@ def _missing(name: str) -> str:
     return table(f"Fusion: a missing modality, cold items of {name}, {protocol.metric}", COMMAND, header, rows)
 
 
-def _data(name: str) -> Path | None:
-    return Path(os.environ["AVREC_TIKTOK"]) if name == "tiktok" and "AVREC_TIKTOK" in os.environ else None
-
-
 def _parts(name: str, model: str, modalities: tuple[str, ...]) -> list[Part]:
     """The folds with these modalities only, one of them perhaps pure noise."""
-    parts = yardsticks.find(name).folds(_data(name), model)
+    parts = yardsticks.find(name).folds(data_of(name), model)
     return [replace(part, features=_features(part, modalities)) for part in parts]
 
 
@@ -130,7 +125,7 @@ def _features(part: Part, modalities: tuple[str, ...]) -> dict[str, pd.DataFrame
 def _fitted(name: str, model: str, seed: int, modalities: tuple[str, ...]) -> list[tuple[Part, Any]]:
     """The parts and the model fitted on each; without modalities, those that the protocol has."""
     protocol = yardsticks.find(name)
-    modalities = modalities or tuple(protocol.folds(_data(name), model)[0].features)
+    modalities = modalities or tuple(protocol.folds(data_of(name), model)[0].features)
     parameters = _seeded(protocol.tuned(model).parameters, seed)
     if "seed" in registry.create(model).parameters:
         parameters["seed"] = seed

@@ -71,7 +71,7 @@ def tiktok() -> str:
 
 def _section(name: str) -> str:
     protocol = PROTOCOLS[name]
-    data = Path(os.environ["AVREC_TIKTOK"]) if name == "tiktok" and "AVREC_TIKTOK" in os.environ else None
+    data = data_of(name)
     try:
         yardsticks.find(name).folds(data, "popular")
     except UsageError as error:
@@ -88,6 +88,11 @@ def _section(name: str) -> str:
     lead, *rest = (_title(metric) for metric in protocol.metrics)
     header = ["model", lead, "95 %, first seed", f"{len(SEEDS)} seeds", *rest, "seconds"]
     return table(name, f"avrec yardstick {name} --model M --out DIR", header, rows)
+
+
+def data_of(name: str) -> Path | None:
+    """The folder of the protocol's data; None where `make data` fetches them."""
+    return Path(os.environ["AVREC_TIKTOK"]) if name == "tiktok" and "AVREC_TIKTOK" in os.environ else None
 
 
 def _models(name: str, protocol: Protocol) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

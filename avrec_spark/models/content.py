@@ -14,7 +14,7 @@ from avrec_spark.dataset.training_set import FeatureMatrix, TrainingSet
 from avrec_spark.errors import DataError
 from avrec_spark.models.base import Recommender
 from avrec_spark.models.histories import Histories
-from avrec_spark.recommend.topk import Matrix, ScoreSource
+from avrec_spark.recommend.topk import Matrix, ScoreSource, unit
 
 
 class ContentRecommender(Recommender):
@@ -58,16 +58,14 @@ class ContentCosine(ContentRecommender):
 
     def _items(self, training_set: TrainingSet) -> NDArray[np.float32]:
         parts = list(training_set.features.values())
-        vectors = [_unit(_centred(part) if self.centred else part.values) for part in parts]
+        vectors = [unit(_centred(part) if self.centred else part.values) for part in parts]
         self._widths = np.array([part.shape[1] for part in vectors])
         return np.concatenate(vectors, axis=1)
 
     def _users(self, histories: Histories, items: NDArray[np.float32]) -> NDArray[np.float32]:
         events = histories.matrix(histories.weight * histories.fading(self.memory))
         profiles = np.asarray(events @ items.T, np.float32)
-        return np.concatenate(
-            [_unit(part) for part in np.split(profiles, np.cumsum(self._widths)[:-1], axis=1)], axis=1
-        )
+        return np.concatenate([unit(part) for part in np.split(profiles, np.cumsum(self._widths)[:-1], axis=1)], axis=1)
 
     def _extra(self) -> dict[str, NDArray[Any]]:
         return {"widths": self._widths}
@@ -107,11 +105,6 @@ class Ridge(ContentRecommender):
 
     def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:
         self._warm = extra["warm"]
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(length, 1e-12), np.float32)
 
 
 def _centred(part: FeatureMatrix) -> NDArray[np.float32]:

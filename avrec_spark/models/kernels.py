@@ -11,6 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from avrec_spark.dataset.training_set import FeatureMatrix
+from avrec_spark.recommend.topk import unit
 
 Features = Mapping[str, FeatureMatrix]
 # Items that a regression compares others with.
@@ -34,7 +35,7 @@ class _Modality:
         present = matrix.present[items]
         known = matrix.values[items[present]] if present.any() else matrix.values[matrix.present]
         mean = known.mean(axis=0)
-        vectors = _unit(matrix.values[items] - mean)
+        vectors = unit(matrix.values[items] - mean)
         among = vectors[present]
         # The mean of |a − b|² over all pairs of unit vectors is 2 − 2 |mean|².
         apart = 2 - 2 * float(np.square(among.mean(axis=0)).sum()) if present.any() else 1.0
@@ -43,7 +44,7 @@ class _Modality:
     def factor(self, matrix: FeatureMatrix) -> NDArray[np.float32]:
         """1 + e^(−d / scale), or 1 where either lacks the modality; float32[landmarks, n]."""
         # d = 2 − 2 cos. In place: the passes over landmarks × n cost as much as the product.
-        near = self.vectors @ _unit(matrix.values - self.mean).T
+        near = self.vectors @ unit(matrix.values - self.mean).T
         near -= 1
         near *= 2 / self.scale
         np.exp(np.minimum(near, 0, out=near), out=near)
@@ -171,7 +172,3 @@ def left_out_error(kernel: NDArray[Any], targets: NDArray[Any], regularisation: 
     system[np.diag_indices_from(system)] += regularisation
     inverse = np.linalg.inv(system)
     return float(np.mean(np.square((inverse @ targets) / inverse.diagonal()[:, None])))
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from avrec_spark import columns as c
 from avrec_spark.errors import DataError
-from avrec_spark.recommend.topk import ScoreSource, top_k
+from avrec_spark.recommend.topk import ScoreSource, top_k, unit
 
 
 def histories_of_tags(item_tags: pd.DataFrame, declared: Sequence[Collection[str]], most: int = 20) -> list[list[Any]]:
@@ -57,13 +57,9 @@ def similar_users(known: NDArray[Any], newcomers: NDArray[Any], n: int = 50) -> 
         )
     if not (np.isfinite(known).all() and np.isfinite(newcomers).all()):
         raise DataError("Some users' vectors hold NaN or infinite values.", "Fill them in, or leave such users out.")
-    right = np.ascontiguousarray(_unit(known).T)
-    users, cosine = top_k([ScoreSource(_unit(newcomers), right)], np.arange(len(newcomers)), n)
+    right = np.ascontiguousarray(unit(known).T)
+    users, cosine = top_k([ScoreSource(unit(newcomers), right)], np.arange(len(newcomers)), n)
     row, place = np.nonzero((users >= 0) & (cosine > 0))
     weights = csr_matrix((cosine[row, place], (row, users[row, place])), shape=(len(newcomers), len(known)))
     total = np.maximum(np.asarray(weights.sum(axis=1)), 1e-12)
     return csr_matrix(weights.multiply(1 / total), dtype=np.float32)
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)

@@ -122,6 +122,16 @@ def top_k(
     return indices, best
 
 
+def unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """The rows [n, d] at length 1, float32; rows of zeros stay.
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).round(1).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+
+
 def nearest(
     vectors: NDArray[np.float32], rows: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

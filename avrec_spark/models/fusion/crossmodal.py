@@ -17,7 +17,7 @@ from avrec_spark.dataset.training_set import FeatureMatrix
 from avrec_spark.errors import DataError, UsageError
 from avrec_spark.models.fusion.content import ContentEncoder
 from avrec_spark.models.fusion.recommender import Fusion
-from avrec_spark.recommend.topk import ScoreSource, top_k
+from avrec_spark.recommend.topk import ScoreSource, top_k, unit
 from avrec_spark.training.warm_start import WarmStart
 
 QUERY = "query"
@@ -79,12 +79,12 @@ class SharedSpace:
                 "Give vectors of a modality that the encoder knows, and search among those of the catalogue.",
             )
         rest = tuple(name for name in self.places if name not in query) or tuple(self.places)
-        theirs = _unit(sum((self.places[name] for name in among or rest), start=np.float32(0)))
+        theirs = unit(np.sum([self.places[name] for name in among or rest], axis=0))
         found = [
             _placed(self.encoder, name, FeatureMatrix.of(name, np.arange(len(rows)), pd.Series(list(rows)), len(rows)))
             for name, rows in query.items()
         ]
-        asked = _unit(sum(found, start=np.float32(0)))
+        asked = unit(np.sum(found, axis=0))
         there = np.flatnonzero(np.abs(theirs).sum(axis=1))
         source = ScoreSource(asked, np.ascontiguousarray(theirs.T))
         places, scores = top_k([source], np.arange(len(asked)), k, candidates=there)
@@ -109,9 +109,4 @@ def _placed(encoder: ContentEncoder, name: str, matrix: FeatureMatrix) -> NDArra
         )
     present = torch.from_numpy(matrix.present)
     projected = encoder.project[name](encoder.standardised(name, torch.from_numpy(matrix.values), present))
-    return np.where(matrix.present[:, None], _unit(projected.numpy()), np.float32(0))
-
-
-def _unit(vectors: Any) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+    return np.where(matrix.present[:, None], unit(projected.numpy()), np.float32(0))
