@@ -6,11 +6,14 @@ Settings are those in conf/yardsticks, chosen on validation. Everything random i
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -21,29 +24,30 @@ import torch
 from avrec_spark import columns as c
 from avrec_spark import config, session
 from avrec_spark.dataset.training_set import TrainingSet
+from avrec_spark.describe import one_thread as one_core
 from avrec_spark.errors import UsageError
 from avrec_spark.evaluation import executors, yardsticks
 from avrec_spark.evaluation.part import Part
 from avrec_spark.models import registry
+from avrec_spark.models.base import Recommender
 from avrec_spark.models.fusion import Fusion
 from avrec_spark.models.fusion.module import FusionModule
 from avrec_spark.training import launchers, loop
-from benchmarks.models import data_of
+from benchmarks.models import SEEDS, data_of, seeded
 from benchmarks.table import table
 from benchmarks.training import one_thread
 
-SEEDS = (42, 142, 242)
 COLD_MODELS = ("random", "content-cosine", "ridge", "kernel-ridge", "fusion", "blend")
 VIDEO_MODELS = ("popular", "lightgcn", "fusion", "blend")
 COMMAND = "make bench-fusion"
-_NOISE_WIDTH = 128
+NOISE, _NOISE_WIDTH = "noise", 128
 # For the speed of embedding, and for ranks.
 ITEMS, WIDTHS = 50_000, {"visual": 1280, "audio": 128, "text": 384}
 USERS, ROWS, TRAINED_ITEMS, BATCH, EPOCHS = 50_000, 400_000, 4_000, 8_192, 3
 
 
 def films() -> str:
-    return "\n".join([_gates("cold-100k", COLD_MODELS), _ablation("cold-100k"), _missing("cold-100k")])
+    return _quality("cold-100k", COLD_MODELS, ("all",))
 
 
 def videos() -> str:
@@ -51,7 +55,7 @@ def videos() -> str:
         yardsticks.find("tiktok").folds(data_of("tiktok"), "fusion")
     except UsageError as error:
         return f"## Fusion: tiktok\n\nNot measured: {error}\n"
-    return "\n".join([_gates("tiktok", VIDEO_MODELS), _ablation("tiktok"), _missing("tiktok")])
+    return _quality("tiktok", VIDEO_MODELS, ("all", "warm", "cold"))
 
 
 def speed() -> str:
@@ -61,97 +65,144 @@ def speed() -> str:
 # -- quality -----------------------------------------------------------------------------------------------------------
 
 
-def _gates(name: str, models: tuple[str, ...]) -> str:
+@dataclass(frozen=True)
+class Fit:
+    """A model to fit on each fold of a yardstick, with the seeds of this run and the features of these modalities."""
+
+    yardstick: str
+    model: str
+    modalities: tuple[str, ...]
+    run: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """Means over the folds: metrics of all, warm and cold test pairs; of fusion also how much of each modality is heard
+    in the first fold, and the metric of cold items when a modality is missing as they are embedded."""
+
+    metrics: Mapping[str, Mapping[str, float]]
+    gates: Mapping[str, float]
+    missing: Mapping[str, float]
+
+
+def _quality(name: str, models: tuple[str, ...], kinds: tuple[str, ...]) -> str:
+    every = tuple(_folds(name, "fusion")[0].features)
+    gates = {model: [Fit(name, model, every, run) for run in range(len(_settings(name, model)))] for model in models}
+    ablation = {kept: [Fit(name, "fusion", kept, run) for run in range(len(SEEDS))] for kept in _kept(every)}
+    fits = list(dict.fromkeys([fit for each in (*ablation.values(), *gates.values()) for fit in each]))
+    # The longest first, so that no worker is left alone with one of them.
+    fits.sort(key=lambda fit: fit.model != "blend")
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), one_core) as pool:
+        found = dict(zip(fits, pool.map(_fitted, fits), strict=True))
+    return "\n".join(
+        [
+            _gates(name, {model: [found[fit] for fit in each] for model, each in gates.items()}, kinds),
+            _ablation(name, {kept: [found[fit] for fit in each] for kept, each in ablation.items()}),
+            _missing(name, every, {kept: [found[fit] for fit in each] for kept, each in ablation.items()}),
+        ]
+    )
+
+
+def _kept(every: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """All modalities, all but one, each alone, and all with one of noise.
+
+    >>> _kept(("image", "audio"))
+    [('image', 'audio'), ('audio',), ('image',), ('image', 'audio', 'noise')]
+    """
+    return list(
+        dict.fromkeys([every, *(_without(every, gone) for gone in every), *((one,) for one in every), (*every, NOISE)])
+    )
+
+
+def _without(every: tuple[str, ...], gone: str) -> tuple[str, ...]:
+    return tuple(one for one in every if one != gone)
+
+
+def _gates(name: str, found: Mapping[str, list[Found]], kinds: tuple[str, ...]) -> str:
     protocol = yardsticks.find(name)
+    metrics = list(dict.fromkeys([protocol.metric, f"ndcg@{protocol.k}"]))
+    columns = [(kind, metric) for kind in kinds for metric in metrics]
+    rows = [
+        [model, *(_spread([one.metrics[kind][metric] for one in each]) for kind, metric in columns)]
+        for model, each in found.items()
+    ]
+    header = [metric if kind == "all" else f"{kind}: {metric}" for kind, metric in columns]
+    return table(f"Fusion: {name}", COMMAND, ["model", *header], rows)
+
+
+def _ablation(name: str, found: Mapping[tuple[str, ...], list[Found]]) -> str:
+    """Changes are paired by seed."""
+    protocol = yardsticks.find(name)
+    values = {kept: [one.metrics["all"][protocol.metric] for one in each] for kept, each in found.items()}
+    full = next(iter(values.values()))
     rows = []
-    for model in models:
-        seeds = SEEDS if "seed" in registry.create(model).parameters else SEEDS[:1]
-        found = [_figures(name, model, seed) for seed in seeds]
-        cells = []
-        for kind in ("all", "warm", "cold"):
-            for metric in (protocol.metric, f"ndcg@{protocol.k}"):
-                values = [one[kind][metric] for one in found if kind in one]
-                cells.append(_spread(values) if values else "")
-        rows.append([model, *(cells if name == "tiktok" else cells[:1])])
-    header = [f"{kind}{metric}" for kind in ("", "warm ", "cold ") for metric in ("Recall@20", "NDCG@20")]
-    return table(f"Fusion: {name}", COMMAND, ["model", *(header if name == "tiktok" else ["NDCG@10"])], rows)
-
-
-def _ablation(name: str) -> str:
-    """Each modality alone, each left out, all of them, and all with one of noise; paired by fold and seed."""
-    protocol = yardsticks.find(name)
-    modalities = tuple(protocol.folds(data_of(name), "fusion")[0].features)
-    without = [tuple(one for one in modalities if one != gone) for gone in modalities]
-    chosen = list(dict.fromkeys([modalities, *without, *((one,) for one in modalities), (*modalities, "noise")]))
-    rows, full = [], None
-    for kept in chosen:
-        values = [_figures(name, "fusion", seed, kept)["all"][protocol.metric] for seed in SEEDS]
-        full = full or values
-        change = statistics.mean(value / of_all - 1 for value, of_all in zip(values, full, strict=True))
-        heard = _heard(name, kept)
-        rows.append([" + ".join(kept), _spread(values), f"{100 * change:+.1f} %", heard])
-    header = ["modalities", protocol.metric, "against all", "mean gates, first seed"]
+    for kept, each in found.items():
+        change = statistics.mean(value / of_all - 1 for value, of_all in zip(values[kept], full, strict=True))
+        heard = ", ".join(f"{one} {mean:.2f}" for one, mean in each[0].gates.items())
+        rows.append([" + ".join(kept), _spread(values[kept]), f"{100 * change:+.1f} %", heard])
+    header = ["modalities", protocol.metric, "against all", "heard, first seed"]
     return table(f"Fusion: modalities of {name}", COMMAND, header, rows)
 
 
-def _missing(name: str) -> str:
+def _missing(name: str, every: tuple[str, ...], found: Mapping[tuple[str, ...], list[Found]]) -> str:
     """A modality that is missing when items are embedded, next to a model that never had it; cold items only."""
-    protocol = yardsticks.find(name)
-    modalities = tuple(protocol.folds(data_of(name), "fusion")[0].features)
-    rows = []
-    for gone in modalities:
-        kept = tuple(one for one in modalities if one != gone)
-        trained = [_cold_figure(name, seed, kept, kept) for seed in SEEDS]
-        missing = [_cold_figure(name, seed, modalities, kept) for seed in SEEDS]
-        rows.append([gone, _spread(missing), _spread(trained)])
+    metric = yardsticks.find(name).metric
+    rows = [
+        [
+            gone,
+            _spread([one.missing[gone] for one in found[every]]),
+            _spread([one.metrics["cold"][metric] for one in found[_without(every, gone)]]),
+        ]
+        for gone in every
+    ]
     header = ["missing", "at inference", "in training too"]
-    return table(f"Fusion: a missing modality, cold items of {name}, {protocol.metric}", COMMAND, header, rows)
+    return table(f"Fusion: a missing modality, cold items of {name}, {metric}", COMMAND, header, rows)
 
 
-def _parts(name: str, model: str, modalities: tuple[str, ...]) -> list[Part]:
-    """The folds with these modalities only, one of them perhaps pure noise."""
-    parts = yardsticks.find(name).folds(data_of(name), model)
-    return [replace(part, features=_features(part, modalities)) for part in parts]
-
-
-def _features(part: Part, modalities: tuple[str, ...]) -> dict[str, pd.DataFrame]:
-    items = next(iter(part.features.values()))[c.ITEM_ID]
-    drawn = np.random.default_rng(0).normal(size=(len(items), _NOISE_WIDTH)).astype(np.float32)
-    known = {**part.features, "noise": pd.DataFrame({c.ITEM_ID: items, c.VECTOR: list(drawn)})}
-    return {one: known[one] for one in modalities}
+def _spread(values: list[float]) -> str:
+    mean = f"{statistics.mean(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.4f} – {max(values):.4f})"
 
 
 @cache
-def _fitted(name: str, model: str, seed: int, modalities: tuple[str, ...]) -> list[tuple[Part, Any]]:
-    """The parts and the model fitted on each; without modalities, those that the protocol has."""
-    protocol = yardsticks.find(name)
-    modalities = modalities or tuple(protocol.folds(data_of(name), model)[0].features)
-    parameters = _seeded(protocol.tuned(model).parameters, seed)
-    if "seed" in registry.create(model).parameters:
-        parameters["seed"] = seed
-    parts = _parts(name, model, modalities)
-    return [(part, registry.create(model, **parameters).fit_training_set(part.training_set())) for part in parts]
+def _folds(name: str, model: str) -> list[Part]:
+    return yardsticks.find(name).folds(data_of(name), model)
 
 
-def _seeded(parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The parameters, the seeds of a blend's members moved by that of the run, and all of them different."""
-    if "members" not in parameters:
-        return dict(parameters)
-    members = [
-        {**one, "seed": one["seed"] + seed - SEEDS[0]} if "seed" in one else one for one in parameters["members"]
-    ]
-    return {**parameters, "members": members}
+def _settings(name: str, model: str) -> list[dict[str, Any]]:
+    return seeded(model, yardsticks.find(name).tuned(model).parameters)
 
 
-def _figures(name: str, model: str, seed: int, modalities: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:
-    """Metrics of all, warm and cold test pairs, means over the folds."""
-    return _measured(name, _fitted(name, model, seed, modalities))
+def _fitted(fit: Fit) -> Found:
+    protocol = yardsticks.find(fit.yardstick)
+    parts = [replace(part, features=_features(part, fit.modalities)) for part in _folds(fit.yardstick, fit.model)]
+    parameters = _settings(fit.yardstick, fit.model)[fit.run]
+    models = [registry.create(fit.model, **parameters).fit_training_set(part.training_set()) for part in parts]
+    metrics = _metrics(fit.yardstick, parts, models)
+    fused = [model for model in models if isinstance(model, Fusion)]
+    if not fused:
+        return Found(metrics, {}, {})
+    missing = {}
+    for gone in fit.modalities if len(fit.modalities) > 1 else ():
+        kept = _without(fit.modalities, gone)
+        served = [_served(part, model, kept) for part, model in zip(parts, fused, strict=True)]
+        missing[gone] = _metrics(fit.yardstick, parts, served)["cold"][protocol.metric]
+    return Found(metrics, dict(fused[0].gates().mean()), missing)
 
 
-def _measured(name: str, fitted: list[tuple[Part, Any]]) -> dict[str, dict[str, float]]:
+def _features(part: Part, modalities: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """The vectors of these modalities only, one of them perhaps pure noise."""
+    items = next(iter(part.features.values()))[c.ITEM_ID]
+    drawn = np.random.default_rng(0).normal(size=(len(items), _NOISE_WIDTH)).astype(np.float32)
+    known = {**part.features, NOISE: pd.DataFrame({c.ITEM_ID: items, c.VECTOR: list(drawn)})}
+    return {one: known[one] for one in modalities}
+
+
+def _metrics(name: str, parts: list[Part], models: Sequence[Recommender]) -> dict[str, dict[str, float]]:
+    """Means over the folds."""
     k = yardsticks.find(name).k
     found: dict[str, list[dict[str, float]]] = {}
-    for part, model in fitted:
+    for part, model in zip(parts, models, strict=True):
         lists = part.lists(model, k)
         known = part.held_out[c.ITEM_ID].isin(part.train[c.ITEM_ID])
         for kind, pairs in (("all", part.held_out), ("warm", part.held_out[known]), ("cold", part.held_out[~known])):
@@ -164,32 +215,19 @@ def _measured(name: str, fitted: list[tuple[Part, Any]]) -> dict[str, dict[str, 
     }
 
 
-def _cold_figure(name: str, seed: int, fitted_on: tuple[str, ...], served: tuple[str, ...]) -> float:
-    """The protocol's metric on cold pairs where cold items are embedded from the modalities `served`."""
-    served_with = []
-    for part, model in _fitted(name, "fusion", seed, fitted_on):
-        cold = model._popularity == 0
-        features = {
-            one: frame[frame[c.ITEM_ID].isin(model.items.ids[cold])] for one, frame in _features(part, served).items()
-        }
-        embedded = model.embed(features)
-        source = model.score_sources()[0]
-        right = source.right.copy()
-        right[:, model.items.encode(embedded[c.ITEM_ID])] = np.stack(embedded[c.VECTOR].tolist()).T
-        other = copy.copy(model)
-        other._sources = [replace(source, right=right), *model.score_sources()[1:]]
-        served_with.append((part, other))
-    return _measured(name, served_with)["cold"][yardsticks.find(name).metric]
-
-
-def _heard(name: str, kept: tuple[str, ...]) -> str:
-    gates = _fitted(name, "fusion", SEEDS[0], kept)[0][1].gates()
-    return ", ".join(f"{one} {mean:.2f}" for one, mean in gates.mean().items())
-
-
-def _spread(values: list[float]) -> str:
-    mean = f"{statistics.mean(values):.4f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.4f} – {max(values):.4f})"
+def _served(part: Part, model: Fusion, modalities: tuple[str, ...]) -> Fusion:
+    """The model with cold items embedded from these modalities."""
+    cold = model.items.ids[~np.isin(model.items.ids, part.train[c.ITEM_ID])]
+    features = {one: frame[frame[c.ITEM_ID].isin(cold)] for one, frame in _features(part, modalities).items()}
+    embedded = model.embed(features)
+    cosines, *rest = model.score_sources()
+    right = np.asarray(cosines.right).copy()
+    # Items without any of the modalities are not embedded, and keep no content.
+    right[:, model.items.encode(cold)] = 0
+    right[:, model.items.encode(embedded[c.ITEM_ID])] = np.stack(embedded[c.VECTOR].tolist()).T
+    served = copy.copy(model)
+    served._sources = [replace(cosines, right=right), *rest]
+    return served
 
 
 # -- speed -------------------------------------------------------------------------------------------------------------

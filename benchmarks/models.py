@@ -110,7 +110,7 @@ def _measured(
 ) -> tuple[list[Metrics], list[float]]:
     """The metrics and seconds of each seed; of one run where nothing is random."""
     found, seconds = [], []
-    for values in _seeded(model, parameters):
+    for values in seeded(model, parameters):
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as out:
             found.append(commands.run_yardstick(name, model, data, Path(out), "numpy", values))
@@ -118,7 +118,7 @@ def _measured(
     return found, seconds
 
 
-def _seeded(model: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+def seeded(model: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The parameters with each seed, added to those of a blend's members; once where there is no seed to give."""
 
     def with_seed(model: str, parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
