@@ -1,9 +1,11 @@
 """The package avrec-spark. Versions are pinned in constraints.txt; `make setup` installs all of it."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "avrec_spark" / "__init__.py").read_text()).group(1)
@@ -52,6 +54,16 @@ EXTRAS["all"] = sorted(
     {line for name in ("training", "text", "speech", "shots", "transformers", "s3") for line in EXTRAS[name]}
 )
 
+
+class BuildWithSettings(build_py):
+    """The settings in conf/ go along inside the package, where `avrec_spark.config.shipped` finds them."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(HERE / "conf", Path(self.build_lib, "avrec_spark", "conf"), dirs_exist_ok=True)
+
+
 setup(
     name="avrec-spark",
     version=VERSION,
@@ -86,5 +98,6 @@ setup(
         "opencv-python-headless",
     ],
     extras_require=EXTRAS,
+    cmdclass={"build_py": BuildWithSettings},
     entry_points={"console_scripts": ["avrec = avrec_spark.cli:main"]},
 )

@@ -26,8 +26,6 @@ Model = Annotated[str, typer.Option(help="A model of avrec_spark.models.registry
 Parameters = Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A model parameter.")]
 Out = Annotated[Path, typer.Option(help="Folder for metrics.json and recommendations.parquet.")]
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 
 def main() -> None:
     app()
@@ -42,7 +40,7 @@ def demo(
     """Render the small world, run the whole flow on it, and print where the report is."""
 
     def action() -> None:
-        settings = config.load(config_file or REPOSITORY / "conf" / "demo.yaml", overrides or ())
+        settings = config.load(config_file or config.shipped("demo.yaml"), overrides or ())
         runner.render_world(settings)
         _run(runner.expand("demo"), settings, run_id)
 

@@ -328,6 +328,9 @@ class WorldSettings(Section):
     missing_share: float = Field(
         0.1, ge=0, le=0.3, description="of clips without video, as many without audio, and as many without text"
     )
+    new_share: float = Field(
+        0.1, ge=0, le=0.5, description="of clips that come out after the last event: nobody has acted on them"
+    )
     spoken: bool = Field(True, description="a voice says a keyword, where espeak-ng, espeak or flite is installed")
     seed: int = 7
     folder: str | None = Field(None, description="where it is rendered; null: world/ under lakehouse.root")
@@ -357,6 +360,17 @@ class Settings(Section):
     tracking: TrackingSettings = TrackingSettings()
     report: ReportSettings = ReportSettings()
     world: WorldSettings = WorldSettings()
+
+
+def shipped(*names: str) -> Path:
+    """A file of conf/: in a checkout beside the package, in an installed one inside it.
+
+    >>> shipped("demo.yaml").name
+    'demo.yaml'
+    """
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return (inside if inside.is_dir() else package.parent / "conf").joinpath(*names)
 
 
 def load(

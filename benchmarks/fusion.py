@@ -104,14 +104,12 @@ def _quality(name: str, models: tuple[str, ...], kinds: tuple[str, ...]) -> str:
 
 
 def _kept(every: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """All modalities, all but one, each alone, and all with one of noise.
+    """All modalities, all but one, and all with one of noise.
 
     >>> _kept(("image", "audio"))
     [('image', 'audio'), ('audio',), ('image',), ('image', 'audio', 'noise')]
     """
-    return list(
-        dict.fromkeys([every, *(_without(every, gone) for gone in every), *((one,) for one in every), (*every, NOISE)])
-    )
+    return [every, *(_without(every, gone) for gone in every), (*every, NOISE)]
 
 
 def _without(every: tuple[str, ...], gone: str) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from unittest import mock
 
 import pytest
 
+from avrec_spark import config
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Modules whose package has another name, or comes with another package.
 PACKAGE_OF = {
@@ -85,7 +87,8 @@ def test_the_wheel_holds_the_templates_of_the_report_and_the_marker_of_types(tmp
     source.mkdir()
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, source)
-    shutil.copytree(REPOSITORY / "avrec_spark", source / "avrec_spark")
+    for name in ("avrec_spark", "conf"):
+        shutil.copytree(REPOSITORY / name, source / name)
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "."]
     subprocess.run(build, cwd=source, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("avrec_spark-*.whl"))) as wheel:
@@ -95,6 +98,15 @@ def test_the_wheel_holds_the_templates_of_the_report_and_the_marker_of_types(tmp
     for file in (REPOSITORY / "avrec_spark").rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             assert str(file.relative_to(REPOSITORY)) in names
+    for file in (REPOSITORY / "conf").rglob("*.yaml"):
+        assert f"avrec_spark/{file.relative_to(REPOSITORY)}" in names
+
+
+def test_settings_that_are_shipped_are_found_in_a_checkout_and_in_an_installed_package(tmp_path, monkeypatch):
+    assert config.shipped("yardsticks", "lf-100k.yaml") == REPOSITORY / "conf" / "yardsticks" / "lf-100k.yaml"
+    (tmp_path / "site" / "avrec_spark" / "conf").mkdir(parents=True)
+    monkeypatch.setattr(config, "__file__", str(tmp_path / "site" / "avrec_spark" / "config.py"))
+    assert config.shipped("demo.yaml") == tmp_path / "site" / "avrec_spark" / "conf" / "demo.yaml"
 
 
 def test_a_failing_step_is_named_with_its_log_and_nothing_after_it_runs(tmp_path):

@@ -33,9 +33,7 @@ from avrec_spark.errors import DataError, MissingColumnsError, UsageError, close
 from avrec_spark.evaluation.files import read_features, read_interactions
 from avrec_spark.evaluation.part import Part
 
-_ROOT = Path(__file__).resolve().parents[2]
-_DEFAULT_DATA = _ROOT / ".cache" / "data"
-_SETTINGS = _ROOT / "conf" / "yardsticks"
+_DEFAULT_DATA = Path(__file__).resolve().parents[2] / ".cache" / "data"
 
 
 ALIASES = ("best-cf", "best")
@@ -102,7 +100,7 @@ class Protocol:
 
     def tuned(self, model: str) -> Tuned:
         """The model's settings as `avrec tune` wrote them to conf/yardsticks; its defaults where it wrote none."""
-        file = _SETTINGS / f"{self.name}.yaml"
+        file = config.shipped("yardsticks", f"{self.name}.yaml")
         written = config.load(file, environment={}).train.parameters if file.is_file() else {}
         return Tuned(written.get(model, {}), model in self.rated)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -55,17 +55,17 @@ class _Modality:
 
 
 class ContentKernel:
-    """K(i, j) = (Π_m (1 + e^(−d_m / (width d̄_m))) − 1) / c of landmark items i and any items j.
+    """K(i, j) = (Π_m (1 + e^(−d_m / (width d̄_m))) − 1) / √(c_i c_j) of landmark items i and any items j.
 
-    d_m is the squared distance of their vectors of modality m, centred and of length 1, d̄_m its mean among landmarks;
-    c makes the mean of K(i, i) 1. Each modality counts, and each combination of them; one that either item lacks counts
-    nothing. Source: the ANOVA kernel of Stitson et al. 1999.
+    d_m is the squared distance of their vectors of modality m, centred and of length 1, d̄_m its mean among landmarks.
+    Each modality counts, and each combination of them; one that either item lacks counts nothing. An item that has p of
+    them has c = 2^p − 1, so that K(i, i) is 1 whatever it lacks: less content is not less of an item.
+    Source: the ANOVA kernel of Stitson et al. 1999.
     """
 
     def __init__(self, modalities: Mapping[str, _Modality]) -> None:
         self.modalities = dict(modalities)
-        own = np.prod([1 + one.present for one in self.modalities.values()], axis=0) - 1 if modalities else np.zeros(1)
-        self._scale = max(float(np.mean(own)), 1e-12)
+        self._scale = _scale([one.present for one in self.modalities.values()])
 
     @classmethod
     def of(cls, features: Features, items: NDArray[np.int64], width: float) -> Self:
@@ -78,11 +78,18 @@ class ContentKernel:
 
     def __call__(self, features: Features) -> NDArray[np.float32]:
         """K, float32[landmarks, n]; a modality that `features` lacks is absent for all n items."""
+        shared = {name: one for name, one in self.modalities.items() if name in features}
         product: Any = np.float32(1)
-        for name, one in self.modalities.items():
-            if name in features:
-                product = product * one.factor(features[name])
-        return np.asarray((product - 1) / self._scale, np.float32)
+        for name, one in shared.items():
+            product = product * one.factor(features[name])
+        scale = np.atleast_1d(self._scale)[:, None] * _scale([features[name].present for name in shared])
+        return np.asarray((product - 1) / scale, np.float32)
+
+
+def _scale(present: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
+    """√(2^p − 1) of items that have p modalities; 1 of one without any."""
+    own = np.prod([1 + one for one in present], axis=0, dtype=np.float32)
+    return np.sqrt(np.maximum(own - 1, np.float32(1)))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -14,7 +15,10 @@ from avrec_spark import config, tables
 from avrec_spark.lakehouse import Lakehouse
 from avrec_spark.progress import Progress
 from avrec_spark.tables import Table
-from avrec_spark.tracking import Tracking
+
+if TYPE_CHECKING:
+    # Spark's workers import the jobs whose functions they run, and have no need of MLflow.
+    from avrec_spark.tracking import Tracking
 
 Counts = dict[str, int]
 

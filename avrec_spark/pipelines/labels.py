@@ -28,6 +28,7 @@ from avrec_spark.pipelines.job import Context, Counts, Job
 from avrec_spark.report.data import REVIEW_PAGE, Clip
 
 _WORDS = "words"
+_BROKEN = "broken"
 # (position of the item, label): whether it has it.
 Decisions = dict[tuple[int, str], bool]
 Predictions = list[list[tuple[str, float]]]
@@ -74,9 +75,11 @@ def _items(context: Context) -> list[Row]:
     items = context.lakehouse.read(tables.ITEMS)
     if c.PREDICTED_TAGS not in items.columns:  # written by an earlier version
         items = items.withColumn(c.PREDICTED_TAGS, F.lit(None))
+    media = context.lakehouse.read_or_empty(tables.MEDIA)
+    broken = media.where(~F.col(c.STATUS).isin(*tables.USABLE)).select(c.ITEM_ID, F.lit(True).alias(_BROKEN))
     catalog = context.lakehouse.read(tables.CATALOG).select(c.ITEM_ID, c.URI, c.STATUS)
     items = items.select(c.ITEM_ID, c.TITLE, c.TAGS, c.PREDICTED_TAGS)
-    return items.join(catalog, c.ITEM_ID, "left").orderBy(c.ITEM_ID).collect()
+    return items.join(catalog, c.ITEM_ID, "left").join(broken, c.ITEM_ID, "left").orderBy(c.ITEM_ID).collect()
 
 
 # -- decisions ---------------------------------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ def _write_review(
 ) -> int:
     """reports/RUN/review.csv and review.html; returns the number of questions, one a pair of item and label.
 
-    Nobody is asked what is declared or decided, nor about items that are gone.
+    Nobody is asked what is declared or decided, nor about items that cannot be looked at: gone, missing or broken.
     """
     confidence, column = learnt.confidence, {label: number for number, label in enumerate(labels)}
     unanswered = ~np.isnan(confidence)
@@ -210,7 +213,7 @@ def _write_review(
     for row, label in [*declared, *decisions]:
         if label in column:
             unanswered[row, column[label]] = False
-    unanswered[[item[c.STATUS] == tables.GONE for item in items]] = False
+    unanswered[[item[c.STATUS] != tables.PRESENT or bool(item[_BROKEN]) for item in items]] = False
     chosen = review.most_informative(np.nan_to_num(confidence), unanswered, context.settings.labels.review_items)
     thumbnails = _thumbnails(context, [items[row][c.ITEM_ID] for row, _ in chosen])
     questions = []
@@ -247,7 +250,7 @@ JOB = Job(
     run=run,
     sections=("labels", "features"),
     # Not silver.items, which the job writes: what it reads of it is made of bronze.catalog.
-    reads=(tables.CATALOG, tables.TRANSCRIPTS, tables.ITEM_FEATURES, tables.SHOTS),
+    reads=(tables.CATALOG, tables.MEDIA, tables.TRANSCRIPTS, tables.ITEM_FEATURES, tables.SHOTS),
     sources=lambda settings: {
         f"corrections.{number}": sources.fingerprint(path) for number, path in enumerate(settings.labels.corrections)
     },

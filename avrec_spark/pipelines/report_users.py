@@ -76,7 +76,7 @@ def _story(user: Any, history: Sequence[Row], recommended: Sequence[Row], known:
 
 def _why(row: Row, known: Clips) -> str:
     because = known.get(row[c.BECAUSE])
-    return f"like {because.name}" if because else "; ".join(row[c.REASONS] or ())
+    return f"because of {because.name}" if because else "; ".join(row[c.REASONS] or ())
 
 
 # -- new items ---------------------------------------------------------------------------------------------------------

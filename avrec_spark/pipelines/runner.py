@@ -39,7 +39,6 @@ from avrec_spark.progress import Progress, configure_logging
 from avrec_spark.provenance import code_version
 from avrec_spark.tables import Table
 from avrec_spark.tracking import Tracking
-from avrec_spark.world.render import render
 
 JOBS = (
     "catalog",
@@ -98,6 +97,9 @@ def run(jobs: Sequence[str], settings: config.Settings, run_id: str | None = Non
 
 def render_world(settings: config.Settings) -> Path:
     """Render the small world of the settings, unless it is there already; returns its folder."""
+    # With SciPy it takes a second to import, and the jobs have no need of it.
+    from avrec_spark.world.render import render
+
     folder = Path(settings.world.folder or Path(settings.lakehouse.root, "world"))
     check_writable(str(folder))
     progress = Progress()

@@ -24,6 +24,7 @@ from avrec_spark.serving import pyfunc
 def run(context: Context) -> Counts:
     snapshot = snapshots.latest(context.lakehouse, context.run_id)
     training_set = TrainingSet.read(snapshot["path"])
+    tags = context.lakehouse.read_or_empty(tables.ITEMS).select(c.ITEM_ID, c.TAGS).dropna().toPandas()
     rows = []
     for name in context.settings.train.models:
         if name == "fusion" and not training_set.features:
@@ -32,7 +33,7 @@ def run(context: Context) -> Counts:
         model, seconds = _fit(context, name, training_set)
         context.note(f"{name}: {seconds:.1f} s")
         parameters = json.dumps(model.parameters, default=str)
-        uri = _log(context, name, model)
+        uri = _log(context, name, model, tags)
         # Only now: a driver that dies while it writes the model need not train again.
         fitting.checkpoints(context, name).clear()
         rows.append((context.run_id, name, uri, snapshot[c.SNAPSHOT_ID], parameters, seconds))
@@ -57,13 +58,14 @@ def _fit(context: Context, name: str, training_set: TrainingSet) -> tuple[Recomm
     return model, time.monotonic() - started
 
 
-def _log(context: Context, name: str, model: Recommender) -> str:
-    """The model and its curves into MLflow; returns the model's URI."""
+def _log(context: Context, name: str, model: Recommender, tags: pd.DataFrame) -> str:
+    """The model and its curves into MLflow, with the tags of items; returns the model's URI."""
     context.tracking.log_history(context.mlflow_id, name, model.history)
     with tempfile.TemporaryDirectory() as folder:
         # The packaged model keeps the folder's name: it lies in artifacts/model.
         saved = Path(folder, "model")
         model.save(saved)
+        pyfunc.keep_tags(tags, saved)
         return context.tracking.log_model(
             context.mlflow_id,
             name,
@@ -101,4 +103,4 @@ def _check(settings: config.Settings) -> None:
         )
 
 
-JOB = Job(name="train", run=run, sections=("train",), reads=(tables.SNAPSHOTS,), check=_check)
+JOB = Job(name="train", run=run, sections=("train",), reads=(tables.SNAPSHOTS, tables.CATALOG), check=_check)

@@ -72,7 +72,7 @@ def item_map(found: ItemMap | None) -> dict[str, Any] | None:
 
 
 def _note(point: Point) -> str:
-    return " · ".join(filter(None, (point.group, "" if point.touched else "nobody has touched it")))
+    return " · ".join(filter(None, (point.group, "" if point.touched else "nobody has acted on it")))
 
 
 def _spread(points: Sequence[dict[str, Any]], pictures: Sequence[str]) -> list[int]:

@@ -70,7 +70,18 @@ class Candidates:
             drawn = torch.where(touched, self.draw(*drawn.shape), drawn)
         return drawn
 
+    def likely(self, users: Tensor, items: Tensor, logits: Tensor, share: float) -> Tensor:
+        """bool[n, m]: the best items int64[m], by logits float32[n, m], of those that users int64[n] have not touched.
+
+        Of each user `share` times as many as the user has touched of the items.
+        """
+        touched = self._touched(users, items)
+        wanted = (share * touched.sum(dim=1, keepdim=True)).round().long().clamp_(max=len(items) - 1)
+        others = logits.detach().masked_fill(touched, -torch.inf)
+        return others > others.sort(dim=1, descending=True).values.gather(1, wanted)
+
     def _touched(self, users: Tensor, items: Tensor) -> Tensor:
+        """bool[n, m]: whether users int64[n] have touched items int64[n, m], or all of them int64[m]."""
         if self._pairs is None:
             part = self._training_set
             pairs = np.unique(part.user_index * self._n_items + part.item_index)
@@ -81,13 +92,22 @@ class Candidates:
 
 
 def softmax_loss(
-    module: TwoSides, batch: Batch, candidates: Candidates, temperature: float = 1.0, once: bool = False
+    module: TwoSides,
+    batch: Batch,
+    candidates: Candidates,
+    temperature: float = 1.0,
+    once: bool = False,
+    spared: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of each interaction's item among the candidates, times its weight, summed over the batch.
 
     Scores are divided by `temperature`. Sampled candidates are corrected by the log of their expected number of draws
     (Bengio and Senécal 2008). `once` scores each user of the batch once, however many interactions are theirs: the
     same, and cheaper, where a user's vector is no other each time it is asked for (by dropout, say).
+
+    `spared` × as many candidates as a user has touched are left out for that user, the best scored of the untouched:
+    who would be pushed down the most are those that the user likes and has not met. Source: false negative elimination,
+    Huynh et al. 2022.
     """
     users, items, weight = tensors(batch, candidates.device)
     chosen, log_draws = candidates.of(items)
@@ -100,6 +120,8 @@ def softmax_loss(
     logits = module.user_vectors(users) @ (vectors / temperature).T + (bias / temperature - log_draws)
     logits = logits.float()
     own = logits[row, torch.searchsorted(chosen, items)]
+    if spared:
+        logits = logits.masked_fill(candidates.likely(users, chosen, logits, spared), -torch.inf)
     return ((torch.logsumexp(logits, dim=1)[row] - own) * weight).sum()
 
 

@@ -127,8 +127,9 @@ SPACES: Mapping[str, Space] = {
     },
     "fusion": {
         **_TRAINED,
+        "epochs": Range(2, 60),
         "weight_decay": Range(0.0, 0.5),
-        "dimension": Range(16, 128, log=True),
+        "dimension": Range(16, 512, log=True),
         "content_rank": (0, 16, 32, 64),
         "layers": Range(1, 4),
         "neighbours": (0, 5, 10, 20),

@@ -22,7 +22,7 @@ from avrec_spark.config import WorldSettings, fingerprint
 from avrec_spark.events import reasons
 from avrec_spark.world import picture, sound, voice
 from avrec_spark.world.factors import Clip, description, draw_clips, title
-from avrec_spark.world.users import FIRST_DAY, PUBLISHING_DAYS, populate, simulate
+from avrec_spark.world.users import FIRST_DAY, LAST_DAY, PUBLISHING_DAYS, populate, simulate
 
 _MARKER = "world.json"
 _CATALOGUE = (c.ITEM_ID, c.URI, c.TITLE, c.DESCRIPTION, c.TAGS, c.CHANNEL, c.LICENCE, c.PUBLISHED_AT)
@@ -117,6 +117,8 @@ def _write_catalogue(clips: list[Clip], settings: WorldSettings, folder: Path) -
     """catalog.csv; returns when each clip was published."""
     generator = np.random.default_rng([settings.seed, 5])
     published = [FIRST_DAY + timedelta(days=float(generator.uniform(0, PUBLISHING_DAYS))) for _ in clips]
+    new = int(settings.new_share * len(clips))
+    published[len(clips) - new :] = [LAST_DAY + timedelta(hours=1 + hour) for hour in range(new)]
     rows = [
         {
             c.ITEM_ID: clip.item_id,

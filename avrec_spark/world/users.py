@@ -22,6 +22,7 @@ from avrec_spark.world.factors import LEVELS, SENSES, Clip
 
 FIRST_DAY = datetime(2026, 8, 1, tzinfo=UTC)
 PUBLISHING_DAYS, DAYS = 45, 90
+LAST_DAY = FIRST_DAY + timedelta(days=DAYS)
 PLATFORMS = ("short_video", "live", "social")
 # How strongly taste, against popularity and chance, decides what a user is shown.
 _TASTE = 2.6
@@ -104,16 +105,21 @@ def _contrast(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def simulate(
     clips: list[Clip], published: list[datetime], population: Population, settings: WorldSettings
 ) -> list[dict[str, Any]]:
-    """Events in order of time: impressions, views and skips, likes and shares of what was liked."""
+    """Events in order of time: impressions, views and skips, likes and shares of what was liked.
+
+    Clips that come out after the last day are shown to nobody.
+    """
     generator = np.random.default_rng([settings.seed, 4])
-    appeal = population.appeal()
+    out = np.flatnonzero([time < LAST_DAY for time in published])
+    appeal = population.appeal()[:, out]
     events: list[dict[str, Any]] = []
     for user, user_id in enumerate(population.user_ids):
         # Who is in the mood to skip likes nothing.
         mood = -9.0 if generator.random() < _SKIPPERS else 0.0
         looks = max(3, settings.events_per_user * 0.75 * generator.lognormal(-0.15, 0.55))
         for _ in range(max(1, round(looks / sum(EXAMINED)))):
-            items, propensities = _draw_list(appeal[user], generator)
+            places, propensities = _draw_list(appeal[user], generator)
+            items = out[places]
             moment = _moment(max(published[item] for item in items), generator)
             common = {
                 c.USER_ID: user_id,
@@ -151,8 +157,7 @@ def _draw_list(
 
 def _moment(published: datetime, generator: np.random.Generator) -> datetime:
     """Some time after the item came out, sooner rather than later."""
-    last = FIRST_DAY + timedelta(days=DAYS)
-    return published + (last - published) * float(generator.beta(1.0, 1.6))
+    return published + (LAST_DAY - published) * float(generator.beta(1.0, 1.6))
 
 
 def _traces(

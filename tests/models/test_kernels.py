@@ -56,6 +56,19 @@ def test_items_are_predicted_by_what_they_have_and_others_get_the_mean() -> None
     assert np.square(predicted[100:] - targets[100:]).mean() < 0.3 * rest
 
 
+def test_an_item_is_as_near_to_itself_whatever_it_lacks() -> None:
+    features = {"visual": drawn(0), "audio": drawn(1), "text": drawn(2)}
+    lacks = {"visual": 0, "audio": 30, "text": 60}
+    for name, matrix in features.items():
+        matrix.present[: lacks[name]] = False
+    kernel = ContentKernel.of(features, np.arange(N), 2.0)(features)
+    np.testing.assert_allclose(kernel.diagonal(), 1, rtol=1e-5)
+    assert np.linalg.eigvalsh(kernel.astype(np.float64)).min() > -1e-5
+    # Of a modality that all items lack here nothing is known.
+    alone = ContentKernel.of(features, np.arange(N), 2.0)({"text": features["text"]})
+    assert (alone[:, :60] == 0).all() and alone.shape == (N, N)
+
+
 def test_landmarks_stand_for_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
     visual = {"visual": drawn(0)}
     targets = planted(visual["visual"])

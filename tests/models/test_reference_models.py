@@ -80,7 +80,8 @@ def two_tastes() -> pd.DataFrame:
 
 
 def test_als_learns_two_tastes_and_explains_by_the_same_taste(spark: Any) -> None:
-    model = registry.create("als", rank=4, iterations=4).fit(two_tastes())
+    # So many iterations overflow the JVM's stack where nothing cuts their lineage.
+    model = registry.create("als", rank=4, iterations=25).fit(two_tastes())
     lists = model.recommend(range(40), 4)
     assert (lists["item_id"] // 10 == lists["user_id"] % 2).all()
     reasons = np.array(model.because(lists["user_id"], lists["item_id"]))
@@ -95,11 +96,6 @@ def test_a_known_history_gets_the_factors_that_spark_gave_it(implicit: bool, spa
     source = twins.score_sources()[0]
     fitted, folded = (source.left[twins.users.encode(np.arange(40) + shift)] for shift in (0, 1000))
     np.testing.assert_allclose(folded, fitted, rtol=1e-3, atol=1e-4)
-
-
-def test_als_survives_many_iterations(spark: Any) -> None:
-    model = registry.create("als", rank=2, iterations=25).fit(two_tastes())
-    assert np.isfinite(model.recommend([0], 3)["score"]).all()
 
 
 def test_als_without_a_session_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +126,9 @@ def test_a_model_saved_in_another_format_is_refused(tmp_path: Path) -> None:
         Recommender.load(tmp_path / "elsewhere")
 
 
-def test_als_does_not_depend_on_the_unit_of_the_weights(spark: Any) -> None:
+def test_als_does_not_depend_on_the_unit_of_the_weights() -> None:
     rows = two_tastes().assign(weight=1.0)
-    one, five = (registry.create("als", rank=2, iterations=2).fit(rows.assign(weight=unit)) for unit in (1.0, 5.0))
+    # The unit is taken out before either engine sees the weights.
+    model = {"rank": 2, "iterations": 2, "engine": "numpy"}
+    one, five = (registry.create("als", **model).fit(rows.assign(weight=unit)) for unit in (1.0, 5.0))
     assert scores(one, 0) == pytest.approx(scores(five, 0), abs=1e-3)

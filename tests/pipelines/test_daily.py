@@ -1,4 +1,4 @@
-"""The whole flow on a 12-clip world, once; these tests look at what it left."""
+"""The whole flow on a 12-clip world, once, by the quick start notebook; these tests look at what it left."""
 
 from __future__ import annotations
 
@@ -319,8 +319,10 @@ def test_the_champion_answers_through_mlflow_with_its_signature(daily):
     champion = daily.tracking.champion(daily.settings.promote.registered_model)
     assert champion is not None
     model = mlflow.pyfunc.load_model(champion.source)
-    assert [column.name for column in model.metadata.get_input_schema()] == ["user_id"]
+    assert [column.name for column in model.metadata.get_input_schema()] == ["user_id", "history", "tags"]
     user = daily.rows(tables.RECOMMENDATIONS)["user_id"].iloc[0]
+    newcomer = model.predict(pd.DataFrame({"user_id": ["new"], "tags": [["landscape"]]}), params={"k": 2})
+    assert newcomer["user_id"].tolist() == ["new", "new"]
     answer = model.predict(pd.DataFrame({"user_id": [user]}), params={"k": 2})
     assert answer["rank"].tolist() == [1, 2]
     assert float(champion.tags["avrec.validation"]) >= float(champion.tags["avrec.reference"])

@@ -1,4 +1,4 @@
-"""The labels job on a catalogue of 72 items without files, whose vectors are made so that they tell one of two tags."""
+"""The labels job on a catalogue of 72 items with empty files, whose vectors are made to tell one of two tags."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from avrec_spark.pipelines.rows import provenance
 TAGGED, UNTAGGED = [f"t{number:02}" for number in range(60)], [f"u{number:02}" for number in range(12)]
 # One item has no vector, and no item has any words or sound.
 BARE = "u11"
+# One has no file, and the file of another cannot be decoded.
+MISSING, CORRUPT = "u10", "u09"
 
 
 def is_warm(item: str) -> bool:
@@ -50,7 +52,10 @@ def place(spark, tmp_path_factory) -> Place:
     listed.assign(uri=listed["item_id"] + ".mp4", tags=listed["item_id"].map(tags)).to_csv(
         place.folder / "list.csv", index=False
     )
+    for item in listed["item_id"].drop(listed.index[listed["item_id"] == MISSING]):
+        (place.folder / f"{item}.mp4").touch()
     place.run(["catalog"], "c1")
+    place.lakehouse.append(tables.MEDIA, spark.createDataFrame([(CORRUPT, "corrupt")], "item_id string, status string"))
     origin = provenance(registry.create("palette", config.FeatureSettings()))
     # The first number tells the tag, the second one nothing.
     rows = [
@@ -95,6 +100,11 @@ def test_the_page_shows_the_longest_shot_and_asks_no_declared_tag(place):
     asked = pd.read_csv(place.lakehouse.path("reports", "first", "review.csv"))
     assert not ((asked["label"] == "warm") & asked["item_id"].isin([one for one in TAGGED if is_warm(one)])).any()
     assert BARE not in set(asked["item_id"])
+
+
+def test_nobody_is_asked_about_what_cannot_be_looked_at(place):
+    asked = set(pd.read_csv(place.lakehouse.path("reports", "first", "review.csv"))["item_id"])
+    assert {"u07", "u08"} <= asked and not asked & {MISSING, CORRUPT}
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_one_modality_no_fusion_model_and_no_picture_make_a_page(spark, tmp_path
     assert "3 items by vectors of colour" in page and "3 of 4 items, drawn at random" in page
     assert page.count("<circle class=") >= 3 and "<image" not in page
     # d was shown to somebody, and c to nobody: that is no act.
-    assert "Of 2 items that nobody has acted on, 1 were recommended." in page
+    assert "Items that nobody has acted on: 2; recommended of them: 1, those first that went to most users." in page
     assert "Untitled (d) nobody has acted on it · recommended to 2" in page
     new = page[page.index("Untitled (d) nobody has acted") :]
     assert new.index("Canal colour") < new.index("Anchor user u1 · place 1 · 0.500")

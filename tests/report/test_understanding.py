@@ -85,7 +85,7 @@ def test_a_point_says_its_name_its_group_and_whether_anybody_touched_it():
     page = render(ReportData("r", item_map=a_map(points)))
     assert page.count(EVIL) == 0
     said = json.loads(re.search(r'id="map-items">(.*?)</script>', page)[1])
-    assert said == [[EVIL, "news", "data:image/jpeg;base64,/9j/"], ["Untitled (b)", "nobody has touched it", ""]]
+    assert said == [[EVIL, "news", "data:image/jpeg;base64,/9j/"], ["Untitled (b)", "nobody has acted on it", ""]]
     circles = re.findall(r'<circle class="([^"]*)" data-item="(\d)" cx="([\d.]+)" cy="([\d.]+)"', page)
     assert circles == [("dot plain hollow", "1", "1064.0", "584.0")]
     pictures = re.findall(r'<image data-item="(\d)" href="[^"]*" x="([\d.]+)" y="([\d.]+)"', page)
@@ -175,7 +175,7 @@ def new_item(touched_by: int = 0) -> NewItem:
 
 def test_a_new_item_says_who_got_it_what_spoke_for_it_and_what_is_near():
     said = text(new_items=NewItems(5, 3, [new_item()]))
-    assert "Of 5 items that nobody has acted on, 3 were recommended." in said
+    assert "Items that nobody has acted on: 5; recommended of them: 3, those first that went to most users." in said
     assert "Novelty nobody has acted on it · recommended to 12" in said
     assert "Kin audio, visual" in said
     assert "Harvest user u1 · place 2 · 0.500" in said

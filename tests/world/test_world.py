@@ -30,7 +30,7 @@ from avrec_spark.world.factors import (
     title,
 )
 from avrec_spark.world.render import render
-from avrec_spark.world.users import EXAMINED, FIRST_DAY, populate, simulate
+from avrec_spark.world.users import EXAMINED, FIRST_DAY, LAST_DAY, populate, simulate
 
 LATER = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -259,6 +259,29 @@ def test_nothing_happens_before_it_was_published(world12):
     for line in lines[: len(lines) - broken]:
         event = json.loads(line)
         assert event["timestamp"] >= published[event["item_id"]][:19]
+
+
+def test_the_last_clips_come_out_after_the_last_event_and_nobody_has_seen_them(world12):
+    with open(world12 / "catalog.csv", encoding="utf-8") as file:
+        published = {row["item_id"]: row["published_at"] for row in csv.DictReader(file)}
+    truth = json.loads((world12 / "truth.json").read_text())
+    lines = (world12 / "events.jsonl").read_text().splitlines()
+    lines = lines[: len(lines) - sum(truth["broken_lines"].values())]
+    seen = {event["item_id"] for event in map(json.loads, lines)}
+    clips = [clip["item_id"] for clip in truth["clips"]]
+    assert set(clips) - seen == {clips[-1]}
+    assert published[clips[-1]] > max(json.loads(line)["timestamp"] for line in lines)
+
+
+def test_clips_to_come_change_neither_what_is_drawn_nor_who_likes_what():
+    clips = draw_clips(20, seed=3)
+    settings = WorldSettings(clips=20, users=30, events_per_user=20)
+    population = populate(clips, settings)
+    out, never = [FIRST_DAY] * 10, [LAST_DAY] * 10
+    events = simulate(clips, out + never, population, settings)
+    assert {event["item_id"] for event in events} == {clip.item_id for clip in clips[:10]}
+    first = replace(population, affinity=population.affinity[:, :10], popularity=population.popularity[:10])
+    assert events == simulate(clips[:10], out, first, settings)
 
 
 def test_the_same_seed_gives_the_same_world_and_another_another(tmp_path):

@@ -77,6 +77,7 @@ class FusionModule(nn.Module):
         neighbours: int,
         temperature: float,
         user_exponent: float,
+        spared: float,
         content_dropout: float,
         id_dropout: float,
         modality_dropout: float,
@@ -92,6 +93,7 @@ class FusionModule(nn.Module):
         self.n_users, self.n_items = len(training_set.users), len(training_set.items)
         self.layers, self.temperature, self.id_dropout = layers, temperature, id_dropout
         self.softmax, self.align, self.classify = softmax, align, classify
+        self.spared = spared
         self.kernel_width, self.regularisation = kernel_width, regularisation
         self.features = features = inputs(training_set, labels)
         self.encoder = ContentEncoder(
@@ -186,7 +188,8 @@ class FusionModule(nn.Module):
         weight = batch.weight * self.importance[batch.user_index]
         loss = space.items.new_zeros(())
         if self.softmax:
-            ranked = softmax_loss(space, batch._replace(weight=weight), candidates, self.temperature, once=True)
+            weighed = batch._replace(weight=weight)
+            ranked = softmax_loss(space, weighed, candidates, self.temperature, once=True, spared=self.spared)
             loss = loss + self.softmax * ranked
         if self.align:
             contrast = objectives.alignment(space.projected, self.get_buffer("present"))

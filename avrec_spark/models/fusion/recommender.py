@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from avrec_spark.errors import DataError, SettingsError
 from avrec_spark.models.base import plain, with_prefix
 from avrec_spark.models.fusion import pretraining
 from avrec_spark.models.fusion.module import FusionModule
+from avrec_spark.models.fusion.strangers import log_popularity, worth_of_popularity
 from avrec_spark.models.histories import Histories
 from avrec_spark.models.kernels import ContentRegression
 from avrec_spark.models.lightgcn import own_and_reach, smoothed_users
@@ -32,7 +34,7 @@ class Fusion(TorchRecommender):
 
     `FusionModule` has the mathematics; docs/fusion.md says what each parameter is for. Needs item features. Users
     without history get the popular list; a new user is served from the history alone (`fold_in`), the more so the more
-    there is of it, and from what is popular (`prior_events`). Costs a pass over
+    there is of it, and from what is popular: worth `prior_events`, which the fit estimates. Costs a pass over
     all items and edges a step, and interactions × items × dimension an epoch for the softmax, which beyond
     `full_softmax_items` items is sampled.
 
@@ -49,6 +51,7 @@ class Fusion(TorchRecommender):
         "neighbours",
         "temperature",
         "user_exponent",
+        "spared",
         "content_dropout",
         "id_dropout",
         "modality_dropout",
@@ -70,6 +73,7 @@ class Fusion(TorchRecommender):
         neighbours: int = 0,
         temperature: float = 0.4,
         user_exponent: float = 0.0,
+        spared: float = 0.0,
         content_dropout: float = 0.3,
         id_dropout: float = 0.2,
         modality_dropout: float = 0.2,
@@ -77,7 +81,6 @@ class Fusion(TorchRecommender):
         align: float = 0.0,
         classify: float = 0.0,
         labels: str = "",
-        prior_events: float = 10.0,
         kernel_width: float = 2.0,
         regularisation: float = 3.0,
         item_bias: bool = False,
@@ -95,6 +98,7 @@ class Fusion(TorchRecommender):
         self.neighbours = neighbours
         self.temperature = temperature
         self.user_exponent = user_exponent
+        self.spared = spared
         self.content_dropout = content_dropout
         self.id_dropout = id_dropout
         self.modality_dropout = modality_dropout
@@ -102,7 +106,6 @@ class Fusion(TorchRecommender):
         self.align = align
         self.classify = classify
         self.labels = labels
-        self.prior_events = prior_events
         self.kernel_width = kernel_width
         self.regularisation = regularisation
         self.item_bias = item_bias
@@ -121,7 +124,7 @@ class Fusion(TorchRecommender):
         assert isinstance(module, FusionModule)
         space = module.space()
         self._learnt = WarmStart.of(module, module.rows, self.align > 0)
-        self._own, self._reach = own_and_reach(space.layers, module.graph, module.n_users)
+        _, self._reach = own_and_reach(space.layers, module.graph, module.n_users)
         self._vectors, self._regression = module.placed(space)
         self._gates = space.gates.numpy()
         self._tags = None if module.tags is None else module.tags.probabilities(space.content).numpy()
@@ -130,21 +133,33 @@ class Fusion(TorchRecommender):
 
     def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
         sources = super()._fit(training_set)
-        # In units of cosines: a softmax of cosines over the temperature, in which what is popular is more likely.
-        touched = self._popularity > 0
-        popular = self.temperature * np.log1p(self._popularity)[None]
-        # Nobody has had the chance to touch a new item: it counts as an average one.
-        popular[:, ~touched] = popular[:, touched].mean()
-        nobody = np.zeros((len(training_set.users), 1), np.float32)
-        return [*sources, ScoreSource(nobody, popular.astype(np.float32))]
+        # In units of cosines, and no part of the scores of known users.
+        popular = (self.temperature * log_popularity(self._popularity))[None].astype(np.float32)
+        sources.append(ScoreSource(np.zeros((len(training_set.users), 1), np.float32), popular))
+
+        def of_strangers(told: Histories, worth: float) -> list[ScoreSource]:
+            self.prior_events = worth
+            return [replace(source, left=left) for source, left in zip(sources, self._left(told), strict=True)]
+
+        self.prior_events = worth_of_popularity(self._histories, of_strangers)
+        return sources
 
     def _left(self, histories: Histories) -> list[Matrix]:
-        """Of a stranger with n items the history counts n / (n + prior_events), and what is popular the rest."""
+        """A stranger with n items: n / prior_events × cosine / temperature + log popularity, brought to a sum of 1.
+
+        A softmax of it is popularity, tilted towards the history by as many log-odds as the fit would give it, times
+        n / prior_events: with few items popularity says more, with many the cosines are left, as for known users.
+        """
         unit = smoothed_users(histories, self._own, self._reach)
         n = np.diff(histories.taken().indptr)
         prior = np.where(histories.known < 0, self.prior_events / np.maximum(n + self.prior_events, 1e-12), 0)[:, None]
         own = [(1 - prior) * unit, *([1 - prior] if self.item_bias else [])]
         return [left.astype(np.float32) for left in (*own, prior)]
+
+    @property
+    def _own(self) -> NDArray[np.float32]:
+        """The users' id vectors, float32[users, d]."""
+        return self._learnt.parameters["users.weight"]
 
     # -- beginnings --------------------------------------------------------------------------------------------------
 
@@ -257,7 +272,8 @@ class Fusion(TorchRecommender):
     # -- save and load -----------------------------------------------------------------------------------------------
 
     def _extra(self) -> dict[str, NDArray[Any]]:
-        kept = {"own": self._own, "reach": self._reach, "vectors": self._vectors, "gates": self._gates}
+        kept = {"reach": self._reach, "vectors": self._vectors, "gates": self._gates}
+        kept["prior_events"] = np.array(self.prior_events)
         tags = {} if self._tags is None else {"tags": self._tags}
         regression = {f"regression.{name}": value for name, value in self._regression.arrays().items()}
         widths = {"modalities": np.array(list(self._widths)), "widths": np.array(list(self._widths.values()))}
@@ -266,8 +282,8 @@ class Fusion(TorchRecommender):
         return kept | tags | regression | widths | learnt | held_out
 
     def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:
-        self._own, self._reach = extra["own"], extra["reach"]
-        self._vectors, self._gates, self._tags = extra["vectors"], extra["gates"], extra.get("tags")
+        self._reach, self._vectors, self._gates = extra["reach"], extra["vectors"], extra["gates"]
+        self._tags, self.prior_events = extra.get("tags"), float(extra["prior_events"])
         self._widths = dict(zip(extra["modalities"].tolist(), extra["widths"].tolist(), strict=True))
         self._regression = ContentRegression.restored(with_prefix("regression.", extra))
         self._learnt = WarmStart.restored(with_prefix("learnt.", extra))
