@@ -74,11 +74,11 @@ metrics.orderBy("split", metrics["mean"].desc()).select("split", "model", "mean"
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Recommendations, neighbours and the report
+# MAGIC ## Recommendations, neighbours, labels and the report
 
 # COMMAND ----------
 
-runner.run(["recommend", "neighbours", "report"], settings, run_id)
+runner.run(["recommend", "neighbours", "labels", "report"], settings, run_id)
 recommendations = lakehouse.read(tables.RECOMMENDATIONS)
 recommendations.join(lakehouse.read(tables.ITEMS).select("item_id", "title"), "item_id").orderBy(
     "user_id", "rank"

@@ -103,18 +103,3 @@ def world12(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world12")
     render(config.load(SMALL, environment={}).world, folder)
     return folder
-
-
-@pytest.fixture
-def small(world12: Path, tmp_path: Path) -> config.Settings:
-    """Settings of the 12-clip world with a lakehouse of their own."""
-    return config.load(SMALL, small_overrides(world12, tmp_path / "lakehouse"), environment={})
-
-
-def small_overrides(world: Path, root: Path) -> list[str]:
-    """The `--set` values that point tests/conf/small.yaml to a world and a lakehouse."""
-    return [
-        f"catalog.source={world / 'catalog.csv'}",
-        f"events.source={world / 'events.jsonl'}",
-        f"lakehouse.root={root}",
-    ]

@@ -145,7 +145,7 @@ def test_the_snapshot_names_the_table_versions_it_was_made_of(daily):
 def test_models_that_draw_at_random_take_the_seed_of_the_settings(daily):
     models = daily.rows(tables.MODELS).set_index("model")["parameters"].map(json.loads)
     seeds = {name: said["seed"] for name, said in models.items() if "seed" in said}
-    assert seeds == {"als": 11, "mf": 11, "fusion": 11}
+    assert seeds == {"als": 11, "fusion": 11}
 
 
 def test_every_model_is_evaluated_on_validation_and_test(daily):

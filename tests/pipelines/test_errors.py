@@ -33,6 +33,8 @@ GOOD = {"user_id": "u", "item_id": "i", "event_type": "view", "timestamp": "2026
 def settings(tmp_path, *overrides):
     """A lakehouse of its own, and one MLflow store for all tests: making its tables takes seconds."""
     mine = [f"lakehouse.root={tmp_path / 'lakehouse'}", f"tracking.uri=sqlite:///{tmp_path.parent / 'mlflow.db'}"]
+    # Bots and floods have tests of their own, and looking for them takes longer than all the rest of the job.
+    mine.append("events.defences.enabled=false")
     return config.load(overrides=[*mine, *overrides], environment={})
 
 
@@ -218,15 +220,28 @@ def test_a_lakehouse_that_cannot_be_written_is_named_before_spark_starts(tmp_pat
     assert error.value.exit_code == 202
 
 
-def test_fewer_slots_than_ranks_fail_instead_of_hanging_and_name_both_numbers(daily):
-    """One slot, two ranks, by spark-submit on one machine: the tests' own session has two slots."""
+def crowded(daily, run_id, *overrides):
+    """Arguments for a job train whose ranks are more than there are slots."""
+    mine = [f"lakehouse.root={daily.settings.lakehouse.root}", "train.models=[mf]", *overrides]
+    words = [word for setting in mine for word in ("--set", setting)]
+    return ["--config", "tests/conf/small.yaml", "--run-id", run_id, *words]
+
+
+def test_fewer_slots_than_ranks_fail_instead_of_hanging_and_name_both_numbers(daily, capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    assert runner.main("train", crowded(daily, "crowded", "train.workers=3")) == 203
+    told = " ".join(capsys.readouterr().err.split())
+    assert "needs 3 task slots at once, one a rank, and local[2,4] has 2 free" in told
+
+
+@pytest.mark.slow
+def test_fewer_slots_than_ranks_fail_by_spark_submit_too(daily):
+    """One slot, two ranks, on one machine."""
     spark_home = Path(pyspark.__file__).parent
     python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable, "SPARK_HOME": str(spark_home)}
     submit = [spark_home / "bin" / "spark-submit", "--properties-file", "conf/spark/local.conf", "--master", "local[1]"]
-    overrides = [f"lakehouse.root={daily.settings.lakehouse.root}", "train.models=[mf]"]
-    words = [word for setting in overrides for word in ("--set", setting)]
     done = subprocess.run(
-        [*submit, "jobs/train.py", "--config", "tests/conf/small.yaml", "--run-id", "crowded", *words],
+        [*submit, "jobs/train.py", *crowded(daily, "crowded-too")],
         cwd=REPOSITORY,
         env={name: value for name, value in os.environ.items() if not name.startswith(("AVREC_", "PYSPARK_"))} | python,
         capture_output=True,
