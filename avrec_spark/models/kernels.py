@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -72,9 +72,9 @@ class ContentKernel:
         """With these items as landmarks."""
         return cls({name: _Modality.of(matrix, items, width) for name, matrix in features.items()})
 
-    def without(self, name: str) -> ContentKernel:
-        """The kernel of the other modalities."""
-        return ContentKernel({other: one for other, one in self.modalities.items() if other != name})
+    def of_only(self, names: Collection[str]) -> ContentKernel:
+        """The kernel of these modalities alone."""
+        return ContentKernel({name: one for name, one in self.modalities.items() if name in names})
 
     def __call__(self, features: Features) -> NDArray[np.float32]:
         """K, float32[landmarks, n]; a modality that `features` lacks is absent for all n items."""
@@ -94,56 +94,64 @@ def _scale(present: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class ContentRegression:
-    """Kernel ridge regression of targets [items, d] on content: mean + K(landmarks, ·)ᵀ coefficients [landmarks, d].
+    """Kernel ridge regression of targets [items, d] on content: mean + K_S(landmarks, ·)ᵀ coefficients_S.
 
-    An item without content gets the mean. A modality stays out that does not lower the leave-one-out error, which is
-    how pure noise is told. Beyond 1,024 items the landmarks are some of them, and all take part in the fit.
+    S are the modalities that an item has: each set has a regression of its own, with K_S of these modalities and
+    coefficients [landmarks, d], as if there had never been others. What an absent one would have said is then told, as
+    far as it can be, by those that are there. Sets are those of the items at hand, that of all modalities and, for
+    newcomers, those without one; an item of any other set is taken for one of all, whose kernel counts nothing where it
+    lacks something. An item without content gets the mean.
+
+    A modality stays out that does not lower the leave-one-out error, which is how pure noise is told. Beyond 1,024
+    items the landmarks are some of them, and all take part in the fit.
     Sources: Saunders, Gammerman and Vovk, ICML 1998; subset of regressors, Smola and Schölkopf 2000.
     """
 
     kernel: ContentKernel
     mean: NDArray[np.float32]
-    coefficients: NDArray[np.float32]
+    coefficients: Mapping[frozenset[str], NDArray[np.float32]]
 
     @classmethod
     def fit(
-        cls, features: Features, items: NDArray[np.int64], targets: NDArray[Any], width: float, regularisation: float
+        cls,
+        features: Features,
+        items: NDArray[np.int64],
+        targets: NDArray[Any],
+        width: float,
+        regularisation: float,
+        newcomers: bool = False,
     ) -> ContentRegression:
         """For targets float[len(items), d] of these items, whose order must say nothing."""
         landmarks = items[:_LANDMARKS]
         mean = targets.mean(axis=0)
         rest = (targets - mean).astype(np.float64)
         kernel = chosen(ContentKernel.of(features, landmarks, width), features, landmarks, rest, regularisation)
-        known = (
-            kernel(features)[:, items].astype(np.float64)
-            if kernel.modalities
-            else np.zeros((len(landmarks), len(items)))
-        )
-        among = known[:, : len(landmarks)]
-        if len(items) > len(landmarks):
-            system, right = known @ known.T + regularisation * among, known @ rest
-        else:
-            system, right = among.copy(), rest
-            system[np.diag_indices_from(system)] += regularisation
-        system[np.diag_indices_from(system)] += 1e-6 * max(float(system.diagonal().mean()), 1.0)
-        solved = scipy.linalg.solve(system, right, assume_a="pos")
-        return cls(kernel, mean.astype(np.float32), solved.astype(np.float32))
+        every = frozenset(kernel.modalities)
+        sets = {every} | {every - {name} for name in every if newcomers} | set(_sets_present(features, every))
+        coefficients = {
+            names: _solved(kernel.of_only(names)(features)[:, items], rest, regularisation) for names in sets if names
+        }
+        return cls(kernel, mean.astype(np.float32), coefficients)
 
     def __call__(self, features: Features) -> NDArray[np.float32]:
         """float32[n, d] for the content of n items."""
+        every = frozenset(self.kernel.modalities)
         n = len(next(iter(features.values())).present)
-        if not set(features) & set(self.kernel.modalities):
-            return np.tile(self.mean, (n, 1))
-        result = np.empty((n, len(self.mean)), np.float32)
-        for start in range(0, n, _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            block = {name: FeatureMatrix(one.values[rows], one.present[rows]) for name, one in features.items()}
-            result[rows] = self.mean + self.kernel(block).T @ self.coefficients
+        result = np.tile(self.mean, (n, 1))
+        for names, rows in _sets_present(features, every).items():
+            known = names if names in self.coefficients else every
+            kernel = self.kernel.of_only(known)
+            for start in range(0, len(rows), _BLOCK):
+                some = rows[start : start + _BLOCK]
+                block = {name: FeatureMatrix(one.values[some], one.present[some]) for name, one in features.items()}
+                result[some] += kernel(block).T @ self.coefficients[known]
         return result
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `restored` takes."""
-        arrays: dict[str, NDArray[Any]] = {"mean": self.mean, "coefficients": self.coefficients}
+        arrays: dict[str, NDArray[Any]] = {"mean": self.mean}
+        for number, (names, coefficients) in enumerate(self.coefficients.items()):
+            arrays |= {f"coefficients.{number}": coefficients, f"names.{number}": np.array(sorted(names))}
         for name, one in self.kernel.modalities.items():
             arrays |= {f"{part}.{name}": value for part, value in vars(one).items()}
         return arrays
@@ -153,7 +161,35 @@ class ContentRegression:
         names = [name.removeprefix("vectors.") for name in arrays if name.startswith("vectors.")]
         parts = ("mean", "vectors", "present", "scale")
         kernel = ContentKernel({name: _Modality(*(arrays[f"{part}.{name}"] for part in parts)) for name in names})
-        return cls(kernel, arrays["mean"], arrays["coefficients"])
+        numbers = [name.removeprefix("names.") for name in arrays if name.startswith("names.")]
+        coefficients = {frozenset(arrays[f"names.{n}"].tolist()): arrays[f"coefficients.{n}"] for n in numbers}
+        return cls(kernel, arrays["mean"], coefficients)
+
+
+def _sets_present(features: Features, among: frozenset[str]) -> dict[frozenset[str], NDArray[np.int64]]:
+    """The items that have each set of these modalities, but for those that have none."""
+    names = sorted(among & set(features))
+    if not names:
+        return {}
+    sets, of_item = np.unique(np.stack([features[name].present for name in names], axis=1), axis=0, return_inverse=True)
+    return {
+        frozenset(name for name, present in zip(names, one, strict=True) if present): np.flatnonzero(of_item == number)
+        for number, one in enumerate(sets)
+        if one.any()
+    }
+
+
+def _solved(known: NDArray[np.float32], targets: NDArray[np.float64], regularisation: float) -> NDArray[np.float32]:
+    """Coefficients [landmarks, d] by K(landmarks, items); the landmarks are the first of the items."""
+    known = known.astype(np.float64)
+    among = known[:, : len(known)]
+    if known.shape[1] > len(known):
+        system, right = known @ known.T + regularisation * among, known @ targets
+    else:
+        system, right = among.copy(), targets
+        system[np.diag_indices_from(system)] += regularisation
+    system[np.diag_indices_from(system)] += 1e-6 * max(float(system.diagonal().mean()), 1.0)
+    return np.asarray(scipy.linalg.solve(system, right, assume_a="pos"), np.float32)
 
 
 def chosen(
@@ -166,7 +202,7 @@ def chosen(
     for name in list(kernel.modalities):
         if len(kernel.modalities) == 1:
             break
-        less = kernel.without(name)
+        less = kernel.of_only(set(kernel.modalities) - {name})
         other = left_out_error(less(of_items), some, regularisation)
         if other <= error:
             kernel, error = less, other

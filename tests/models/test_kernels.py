@@ -69,13 +69,29 @@ def test_an_item_is_as_near_to_itself_whatever_it_lacks() -> None:
     assert (alone[:, :60] == 0).all() and alone.shape == (N, N)
 
 
+def test_an_item_that_lacks_a_modality_is_placed_as_if_it_had_never_been() -> None:
+    # Two noisy views of one truth: each is worth having, and can stand for the other.
+    truth, train = drawn(0), np.arange(100)
+    visual, motion = (FeatureMatrix(truth.values + 0.5 * drawn(seed).values, truth.present) for seed in (5, 6))
+    targets = planted(truth)[train]
+    both = ContentRegression.fit({"visual": visual, "motion": motion}, train, targets, 2.0, 0.1, newcomers=True)
+    assert len(both.kernel.modalities) == 2
+    alone = ContentRegression.fit({"visual": visual}, train, targets, 2.0, 0.1)
+    np.testing.assert_allclose(both({"visual": visual}), alone({"visual": visual}), rtol=1e-4, atol=1e-5)
+    absent = FeatureMatrix(np.zeros_like(motion.values), np.zeros(N, np.bool_))
+    np.testing.assert_array_equal(both({"visual": visual, "motion": absent}), both({"visual": visual}))
+    restored = ContentRegression.restored(both.arrays())
+    for given in ({"visual": visual}, {"motion": motion}, {"visual": visual, "motion": motion}):
+        np.testing.assert_array_equal(restored(given), both(given))
+
+
 def test_landmarks_stand_for_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
     visual = {"visual": drawn(0)}
     targets = planted(visual["visual"])
     whole = ContentRegression.fit(visual, np.arange(N), targets, 2.0, 0.1)(visual)
     monkeypatch.setattr(kernels, "_LANDMARKS", 80)
     fitted = ContentRegression.fit(visual, np.arange(N), targets, 2.0, 0.1)
-    assert len(fitted.coefficients) == 80
+    assert len(fitted.coefficients[frozenset(["visual"])]) == 80
     assert np.square(fitted(visual) - whole).mean() < 0.1 * np.square(whole - whole.mean(axis=0)).mean()
 
 

@@ -166,12 +166,15 @@ class FusionModule(nn.Module):
         bias = items.new_zeros(self.n_items) if self.bias is None else self.bias
         return Space(users, items, projected, gates, content, layers, bias)
 
-    def placed(self, space: Space) -> tuple[NDArray[np.float32], ContentRegression]:
-        """The items' vectors float32[n_items, d], those of cold ones by content, and the regression that says so."""
+    def placed(self, space: Space, newcomers: bool = False) -> tuple[NDArray[np.float32], ContentRegression]:
+        """The items' vectors float32[n_items, d], those of cold ones by content, and the regression that says so; with
+        `newcomers` also of items to come that lack a modality."""
         vectors = space.items.cpu().numpy().copy()
         warm = self.get_buffer("warm")[:, 0].cpu().numpy()
         items = np.flatnonzero(warm)
-        regression = ContentRegression.fit(self.features, items, vectors[items], self.kernel_width, self.regularisation)
+        regression = ContentRegression.fit(
+            self.features, items, vectors[items], self.kernel_width, self.regularisation, newcomers
+        )
         vectors[~warm] = regression(self.features)[~warm]
         return vectors, regression
 

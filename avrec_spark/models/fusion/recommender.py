@@ -125,7 +125,7 @@ class Fusion(TorchRecommender):
         space = module.space()
         self._learnt = WarmStart.of(module, module.rows, self.align > 0)
         _, self._reach = own_and_reach(space.layers, module.graph, module.n_users)
-        self._vectors, self._regression = module.placed(space)
+        self._vectors, self._regression = module.placed(space, newcomers=True)
         self._gates = space.gates.numpy()
         self._tags = None if module.tags is None else module.tags.probabilities(space.content).numpy()
         self._widths = module.encoder.widths
