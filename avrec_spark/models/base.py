@@ -28,7 +28,7 @@ from avrec_spark.errors import DataError, FoldInError, SettingsError, UsageError
 from avrec_spark.models.histories import Histories
 from avrec_spark.recommend.topk import Matrix, ScoreSource, top_k
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 class Recommender(ABC):

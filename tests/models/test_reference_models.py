@@ -119,8 +119,8 @@ def test_an_unknown_model_or_parameter_is_named_with_what_there_is() -> None:
 def test_a_model_saved_in_another_format_is_refused(tmp_path: Path) -> None:
     registry.create("popular").fit(frame((1, "a"))).save(tmp_path)
     about = (tmp_path / "model.json").read_text()
-    (tmp_path / "model.json").write_text(about.replace('"format": 3', '"format": 99'))
-    with pytest.raises(UsageError, match="has the format 99; this version reads 3"):
+    (tmp_path / "model.json").write_text(about.replace('"format": 4', '"format": 99'))
+    with pytest.raises(UsageError, match="has the format 99; this version reads 4"):
         Recommender.load(tmp_path)
     with pytest.raises(UsageError, match="holds no saved model"):
         Recommender.load(tmp_path / "elsewhere")
