@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags
 
 from avrec_spark.dataset.training_set import FeatureMatrix
-from avrec_spark.recommend.topk import nearest
+from avrec_spark.recommend.topk import nearest, unit
 
 
 def content_neighbours(features: Mapping[str, FeatureMatrix], k: int) -> csr_matrix:
@@ -21,9 +20,8 @@ def content_neighbours(features: Mapping[str, FeatureMatrix], k: int) -> csr_mat
     parts = []
     for matrix in features.values():
         centred = matrix.values - matrix.values[matrix.present].mean(axis=0)
-        parts.append(np.where(matrix.present[:, None], centred, 0) / _lengths(centred))
-    vectors = np.concatenate(parts, axis=1)
-    vectors = (vectors / _lengths(vectors)).astype(np.float32)
+        parts.append(unit(np.where(matrix.present[:, None], centred, 0)))
+    vectors = unit(np.concatenate(parts, axis=1))
     described = np.flatnonzero(np.any([matrix.present for matrix in features.values()], axis=0))
     near, cosine = nearest(vectors, described, k)
     kept = (near >= 0) & (cosine > 0)
@@ -31,7 +29,3 @@ def content_neighbours(features: Mapping[str, FeatureMatrix], k: int) -> csr_mat
     edges = csr_matrix((cosine[kept], (rows[kept], near[kept])), shape=(len(vectors), len(vectors)), dtype=np.float32)
     total = np.maximum(np.asarray(edges.sum(axis=1)).ravel(), 1e-12)
     return csr_matrix(diags(1 / total) @ edges, dtype=np.float32)
-
-
-def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))

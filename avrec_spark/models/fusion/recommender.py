@@ -25,7 +25,7 @@ from avrec_spark.models.histories import Histories
 from avrec_spark.models.kernels import ContentRegression
 from avrec_spark.models.lightgcn import own_and_reach, smoothed_users
 from avrec_spark.models.torch_model import TorchRecommender
-from avrec_spark.recommend.topk import Matrix, ScoreSource
+from avrec_spark.recommend.topk import Matrix, ScoreSource, unit
 from avrec_spark.training.warm_start import WarmStart
 
 
@@ -250,8 +250,7 @@ class Fusion(TorchRecommender):
         `exclude` of `recommend`; raises what `embed` raises.
         """
         wanted = self.embed(item_features)
-        vectors = np.stack(wanted[c.VECTOR].tolist())
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        vectors = unit(np.stack(wanted[c.VECTOR].tolist()))
         lefts = [vectors, *(np.zeros((len(wanted), 1), np.float32) for _ in self._sources[1:])]
         lists = self._newcomers(lefts, np.ones(len(wanted), np.bool_), k, **options)
         return lists.assign(**{c.USER_ID: wanted[c.ITEM_ID].to_numpy()[lists[c.USER_ID]]})
