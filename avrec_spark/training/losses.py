@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from avrec_spark.dataset.loader import Batch
 from avrec_spark.dataset.training_set import TrainingSet
+from avrec_spark.training.blocked_softmax import cross_entropy
 
 Loss = Literal["softmax", "bpr"]
 # Sampled negatives that a user has interacted with are drawn anew so many times, then left as they are.
@@ -116,13 +117,21 @@ def softmax_loss(
         users, row = torch.unique(users, return_inverse=True)
     else:
         row = torch.arange(len(users), device=users.device)
-    # The smaller matrix takes the division.
-    logits = module.user_vectors(users) @ (vectors / temperature).T + (bias / temperature - log_draws)
-    logits = logits.float()
-    own = logits[row, torch.searchsorted(chosen, items)]
-    if spared:
-        logits = logits.masked_fill(candidates.likely(users, chosen, logits, spared), -torch.inf)
-    return ((torch.logsumexp(logits, dim=1)[row] - own) * weight).sum()
+    asked = users
+
+    def likely(rows: Tensor, logits: Tensor) -> Tensor:
+        return candidates.likely(asked[rows], chosen, logits, spared)
+
+    return cross_entropy(
+        module.user_vectors(users),
+        # The smaller matrix takes the division.
+        vectors / temperature,
+        bias / temperature - log_draws,
+        row,
+        torch.searchsorted(chosen, items),
+        weight,
+        likely if spared else None,
+    )
 
 
 def bpr_loss(
