@@ -35,7 +35,7 @@ from avrec_spark.models.fusion.module import FusionModule
 from avrec_spark.training import launchers, loop
 from benchmarks.models import SEEDS, data_of, seeded
 from benchmarks.table import table
-from benchmarks.training import one_thread
+from benchmarks.training import alone, one_thread
 
 COLD_MODELS = ("random", "content-cosine", "ridge", "kernel-ridge", "fusion", "blend")
 VIDEO_MODELS = ("popular", "lightgcn", "fusion", "blend")
@@ -43,7 +43,7 @@ COMMAND = "make bench-fusion"
 NOISE, _NOISE_WIDTH = "noise", 128
 # For the speed of embedding, and for ranks.
 ITEMS, WIDTHS = 50_000, {"visual": 1280, "audio": 128, "text": 384}
-USERS, ROWS, TRAINED_ITEMS, BATCH, EPOCHS = 50_000, 400_000, 4_000, 8_192, 3
+USERS, ROWS, TRAINED_ITEMS, BATCH, EPOCHS, ROUNDS = 50_000, 400_000, 4_000, 8_192, 3, 3
 
 
 def films() -> str:
@@ -239,29 +239,52 @@ def _ranks() -> str:
     )
     parameters = {name: Fusion().parameters[name] for name in Fusion.module_parameters}
     spark = session.get(config.SparkSettings(master="local[2,4]"))
-    speeds = {}
     try:
         with tempfile.TemporaryDirectory() as folder:
             TrainingSet.from_frames(pairs, _stored(TRAINED_ITEMS)).write(folder, row_groups=16)
             launcher = launchers.create("horovod", 120)
-            for ranks, batch in ((1, BATCH), (2, BATCH), (2, 2 * BATCH)):
-                given = loop.TrainingConfig(
-                    path=folder, factory=FusionModule, parameters=parameters, epochs=EPOCHS, batch_size=batch
-                )
-                history = launcher.launch(one_thread, given, ranks)
-                speeds[ranks, batch] = statistics.median(entry["samples_per_second"] for entry in history[1:])
+            given = loop.TrainingConfig(
+                path=folder, factory=FusionModule, parameters=parameters, epochs=EPOCHS, batch_size=BATCH
+            )
+            runs = {
+                "1": (one_thread, given, 1),
+                "2, a half of the batch each": (one_thread, given, 2),
+                "2, a batch each": (one_thread, replace(given, scale_with_ranks=True), 2),
+                "2, each alone": (alone, given, 2),
+            }
+            rounds = [{name: _speed(launcher.launch(*run)) for name, run in runs.items()} for _ in range(ROUNDS)]
     finally:
         spark.stop()
     rows = [
-        [str(ranks), f"{batch:,}", f"{batch // ranks:,}", f"{speed:,.0f}", f"{speed / speeds[1, BATCH]:.2f}"]
-        for (ranks, batch), speed in speeds.items()
+        [
+            name,
+            f"{statistics.median(one[name] for one in rounds):,.0f}",
+            _range([one[name] / one["1"] for one in rounds]),
+        ]
+        for name in runs
     ]
-    header = ["ranks", "global batch", "batch a rank", "samples/s", "× one rank"]
     return (
-        table(f"Fusion: ranks, {TRAINED_ITEMS:,} items, {USERS:,} users", COMMAND, header, rows)
-        + "\nA step propagates all users and items over the graph on every rank, whatever the batch is: ranks divide "
-        "only the softmax.\n"
+        table(
+            f"Fusion: ranks, {TRAINED_ITEMS:,} items, {USERS:,} users, batches of {BATCH:,}",
+            COMMAND,
+            ["ranks", "samples/s", "× one rank"],
+            rows,
+        )
+        + f'\nMedians of {ROUNDS} rounds, ratios within a round, one thread a rank. In the rows "alone" two trainings '
+        "run at the same time and exchange nothing, and the figure is of one: twice its ratio is what both cores are "
+        "worth. A step propagates all users and items over the graph on every rank, whatever the batch is, so that "
+        "ranks that share a batch divide only the softmax; with a batch each (`scale_with_ranks`) they divide the "
+        "steps.\n"
     )
+
+
+def _speed(history: list[dict[str, Any]]) -> float:
+    """Samples a second of a rank alone, or of all in step."""
+    return statistics.median(entry["samples_per_second"] for entry in history[1:])
+
+
+def _range(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} – {max(values):.2f})"
 
 
 def _embedding() -> str:

@@ -17,7 +17,7 @@ from avrec_spark import config, session
 from avrec_spark.dataset.training_set import TrainingSet
 from avrec_spark.models.mf import FactorModule
 from avrec_spark.training import launchers, loop
-from avrec_spark.training.ranks import Ranks
+from avrec_spark.training.ranks import OneRank, Ranks
 from benchmarks.table import table
 
 # So few items that the softmax runs over all of them: with sampled ones, a rank's candidates are those of its own part
@@ -94,6 +94,13 @@ def _row(name: str, ranks: int, history: list[dict[str, Any]], speed: str) -> li
 def one_thread(given: loop.TrainingConfig, ranks: Ranks) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     return loop.train(given, ranks).history
+
+
+def alone(given: loop.TrainingConfig, ranks: Ranks) -> list[dict[str, Any]]:
+    """Train as one rank, while the others do so too."""
+    history = one_thread(given, OneRank())
+    ranks.mean(0.0)
+    return history
 
 
 def _median(history: list[dict[str, Any]], figure: str) -> float:

@@ -31,8 +31,9 @@ _ID_SCALE = 0.03
 class Space:
     """All users and items at once: float32[users, d], float32[items, d], and what the items' vectors come from.
 
-    `projected` float32[items, modalities, d], `gates` float32[items, modalities] and `content` float32[items, d] as in
-    ContentEncoder; `layers` are E^(0) … E^(layers), float32[users + items, d], and `bias` is float32[items].
+    Items are of length 1, and users not yet: a batch wants few of them. `projected` float32[items, modalities, d],
+    `gates` float32[items, modalities] and `content` float32[items, d] as in ContentEncoder; `layers` are E^(0) …
+    E^(layers), float32[users + items, d], and `bias` is float32[items].
     """
 
     users: Tensor
@@ -44,7 +45,7 @@ class Space:
     bias: Tensor
 
     def user_vectors(self, users: Tensor) -> Tensor:
-        return self.users[users]
+        return functional.normalize(self.users[users], dim=1)
 
     def item_vectors(self, items: Tensor) -> tuple[Tensor, Tensor]:
         return self.items[items], self.bias[items]
@@ -161,8 +162,8 @@ class FusionModule(nn.Module):
         layers = [torch.cat([self.users.weight * self._kept(self.n_users), with_id])]
         for _ in range(self.layers):
             layers.append(self.graph.smooth(layers[-1]))
-        total = functional.normalize(sum(layers[1:], start=layers[0]), dim=1)
-        users, items = total.split([self.n_users, self.n_items])
+        users, items = sum(layers[1:], start=layers[0]).split([self.n_users, self.n_items])
+        items = functional.normalize(items, dim=1)
         bias = items.new_zeros(self.n_items) if self.bias is None else self.bias
         return Space(users, items, projected, gates, content, layers, bias)
 
@@ -203,7 +204,8 @@ class FusionModule(nn.Module):
 
     def score_sources(self, training_set: TrainingSet) -> list[ScoreSource]:
         space = self.space()
-        cosines = ScoreSource(space.users.cpu().numpy(), np.ascontiguousarray(self.placed(space)[0].T))
+        users = functional.normalize(space.users, dim=1)
+        cosines = ScoreSource(users.cpu().numpy(), np.ascontiguousarray(self.placed(space)[0].T))
         if self.bias is None:
             return [cosines]
         warm = self.get_buffer("warm")[:, 0]
