@@ -50,7 +50,7 @@ bench-training: setup  ## measure training on one and two ranks, and write its s
 	$(BIN)/python -m benchmarks training
 
 bench-fusion: setup data  ## measure fusion, its modalities and its speed, and write their sections of docs/benchmarks.md (an hour)
-	$(BIN)/python -m benchmarks fusion-films fusion-videos fusion-speed
+	$(BIN)/python -m benchmarks fusion-films fusion-videos fusion-kept fusion-speed
 
 bench-topk: setup  ## measure the top-K engine against MLlib and implicit, and write its section of docs/benchmarks.md
 	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt implicit

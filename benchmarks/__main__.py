@@ -30,6 +30,7 @@ SECTIONS = {
     "training": "training:run",
     "fusion-films": "fusion:films",
     "fusion-videos": "fusion:videos",
+    "fusion-kept": "fusion:kept",
     "fusion-speed": "fusion:speed",
     "lifecycle": "lifecycle:run",
     "metrics": "metrics:run",

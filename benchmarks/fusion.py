@@ -33,6 +33,7 @@ from avrec_spark.models.base import Recommender
 from avrec_spark.models.fusion import Fusion
 from avrec_spark.models.fusion.module import FusionModule
 from avrec_spark.training import launchers, loop
+from avrec_spark.training.launchers import Launcher
 from benchmarks.models import SEEDS, data_of, seeded
 from benchmarks.table import table
 from benchmarks.training import alone, one_thread
@@ -41,9 +42,11 @@ COLD_MODELS = ("random", "content-cosine", "ridge", "kernel-ridge", "fusion", "b
 VIDEO_MODELS = ("popular", "lightgcn", "fusion", "blend")
 COMMAND = "make bench-fusion"
 NOISE, _NOISE_WIDTH = "noise", 128
+# Validation may be read as often as one likes; seeds of tiktok differ by more than its modalities.
+VALIDATION_SEEDS = (*SEEDS, 300, 400, 500)
 # For the speed of embedding, and for ranks.
 ITEMS, WIDTHS = 50_000, {"visual": 1280, "audio": 128, "text": 384}
-USERS, ROWS, TRAINED_ITEMS, BATCH, EPOCHS, ROUNDS = 50_000, 400_000, 4_000, 8_192, 3, 3
+USERS, ROWS, TRAINED_ITEMS, EPOCHS, ROUNDS, BATCHES = 50_000, 400_000, 4_000, 3, 2, (8_192, 32_768)
 
 
 def films() -> str:
@@ -58,6 +61,16 @@ def videos() -> str:
     return _quality("tiktok", VIDEO_MODELS, ("all", "warm", "cold"))
 
 
+def kept() -> str:
+    """What each modality is worth on the validation part of tiktok, which is what it is kept for."""
+    name = "tiktok"
+    try:
+        every = tuple(_folds(name, "fusion", True)[0].features)
+    except UsageError as error:
+        return f"## Fusion: modalities of {name} on validation\n\nNot measured: {error}\n"
+    return _by_validation(name, every)
+
+
 def speed() -> str:
     return "\n".join([_ranks(), _embedding()])
 
@@ -67,12 +80,14 @@ def speed() -> str:
 
 @dataclass(frozen=True)
 class Fit:
-    """A model to fit on each fold of a yardstick, with the seeds of this run and the features of these modalities."""
+    """A model to fit on each fold of a yardstick's test or validation, with the seeds of this run and the features of
+    these modalities."""
 
     yardstick: str
     model: str
     modalities: tuple[str, ...]
     run: int = 0
+    validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,8 +107,7 @@ def _quality(name: str, models: tuple[str, ...], kinds: tuple[str, ...]) -> str:
     fits = list(dict.fromkeys([fit for each in (*ablation.values(), *gates.values()) for fit in each]))
     # The longest first, so that no worker is left alone with one of them.
     fits.sort(key=lambda fit: fit.model != "blend")
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), one_core) as pool:
-        found = dict(zip(fits, pool.map(_fitted, fits), strict=True))
+    found = _found(fits)
     return "\n".join(
         [
             _gates(name, {model: [found[fit] for fit in each] for model, each in gates.items()}, kinds),
@@ -101,6 +115,11 @@ def _quality(name: str, models: tuple[str, ...], kinds: tuple[str, ...]) -> str:
             _missing(name, every, {kept: [found[fit] for fit in each] for kept, each in ablation.items()}),
         ]
     )
+
+
+def _found(fits: Sequence[Fit]) -> dict[Fit, Found]:
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), one_core) as pool:
+        return dict(zip(fits, pool.map(_fitted, fits), strict=True))
 
 
 def _kept(every: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -142,6 +161,21 @@ def _ablation(name: str, found: Mapping[tuple[str, ...], list[Found]]) -> str:
     return table(f"Fusion: modalities of {name}", COMMAND, header, rows)
 
 
+def _by_validation(name: str, every: tuple[str, ...]) -> str:
+    """Like `_ablation`, with more seeds, where looking costs nothing."""
+    metric, n = yardsticks.find(name).metric, len(VALIDATION_SEEDS)
+    fits = {kept: [Fit(name, "fusion", kept, run, validation=True) for run in range(n)] for kept in _kept(every)}
+    found = _found([fit for each in fits.values() for fit in each])
+    values = {kept: [found[fit].metrics["all"][metric] for fit in each] for kept, each in fits.items()}
+    rows = []
+    for kept, each in values.items():
+        changes = [value / of_all - 1 for value, of_all in zip(each, values[every], strict=True)]
+        worse = sum(change < 0 for change in changes)
+        rows.append([" + ".join(kept), _spread(each), f"{100 * statistics.mean(changes):+.1f} %", str(worse)])
+    header = ["modalities", metric, "against all", f"worse, of {n} seeds"]
+    return table(f"Fusion: modalities of {name} on validation", COMMAND, header, rows)
+
+
 def _missing(name: str, every: tuple[str, ...], found: Mapping[tuple[str, ...], list[Found]]) -> str:
     """A modality that is missing when items are embedded, next to a model that never had it; cold items only."""
     metric = yardsticks.find(name).metric
@@ -163,22 +197,25 @@ def _spread(values: list[float]) -> str:
 
 
 @cache
-def _folds(name: str, model: str) -> list[Part]:
-    return yardsticks.find(name).folds(data_of(name), model)
+def _folds(name: str, model: str, validation: bool = False) -> list[Part]:
+    protocol = yardsticks.find(name)
+    return (protocol.validation_parts if validation else protocol.folds)(data_of(name), model)
 
 
-def _settings(name: str, model: str) -> list[dict[str, Any]]:
-    return seeded(model, yardsticks.find(name).tuned(model).parameters)
+def _settings(name: str, model: str, seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
+    return seeded(model, yardsticks.find(name).tuned(model).parameters, seeds)
 
 
 def _fitted(fit: Fit) -> Found:
     protocol = yardsticks.find(fit.yardstick)
-    parts = [replace(part, features=_features(part, fit.modalities)) for part in _folds(fit.yardstick, fit.model)]
-    parameters = _settings(fit.yardstick, fit.model)[fit.run]
+    folds = _folds(fit.yardstick, fit.model, fit.validation)
+    parts = [replace(part, features=_features(part, fit.modalities)) for part in folds]
+    seeds = VALIDATION_SEEDS if fit.validation else SEEDS
+    parameters = _settings(fit.yardstick, fit.model, seeds)[fit.run]
     models = [registry.create(fit.model, **parameters).fit_training_set(part.training_set()) for part in parts]
     metrics = _metrics(fit.yardstick, parts, models)
     fused = [model for model in models if isinstance(model, Fusion)]
-    if not fused:
+    if not fused or fit.validation:
         return Found(metrics, {}, {})
     missing = {}
     for gone in fit.modalities if len(fit.modalities) > 1 else ():
@@ -243,31 +280,15 @@ def _ranks() -> str:
         with tempfile.TemporaryDirectory() as folder:
             TrainingSet.from_frames(pairs, _stored(TRAINED_ITEMS)).write(folder, row_groups=16)
             launcher = launchers.create("horovod", 120)
-            given = loop.TrainingConfig(
-                path=folder, factory=FusionModule, parameters=parameters, epochs=EPOCHS, batch_size=BATCH
-            )
-            runs = {
-                "1": (one_thread, given, 1),
-                "2, a half of the batch each": (one_thread, given, 2),
-                "2, a batch each": (one_thread, replace(given, scale_with_ranks=True), 2),
-                "2, each alone": (alone, given, 2),
-            }
-            rounds = [{name: _speed(launcher.launch(*run)) for name, run in runs.items()} for _ in range(ROUNDS)]
+            given = loop.TrainingConfig(path=folder, factory=FusionModule, parameters=parameters, epochs=EPOCHS)
+            rows = [row for batch in BATCHES for row in _scaled(launcher, replace(given, batch_size=batch))]
     finally:
         spark.stop()
-    rows = [
-        [
-            name,
-            f"{statistics.median(one[name] for one in rounds):,.0f}",
-            _range([one[name] / one["1"] for one in rounds]),
-        ]
-        for name in runs
-    ]
     return (
         table(
-            f"Fusion: ranks, {TRAINED_ITEMS:,} items, {USERS:,} users, batches of {BATCH:,}",
+            f"Fusion: ranks, {TRAINED_ITEMS:,} items, {USERS:,} users",
             COMMAND,
-            ["ranks", "samples/s", "× one rank"],
+            ["batch", "ranks", "samples/s", "× one rank"],
             rows,
         )
         + f'\nMedians of {ROUNDS} rounds, ratios within a round, one thread a rank. In the rows "alone" two trainings '
@@ -276,6 +297,26 @@ def _ranks() -> str:
         "ranks that share a batch divide only the softmax; with a batch each (`scale_with_ranks`) they divide the "
         "steps.\n"
     )
+
+
+def _scaled(launcher: Launcher, given: loop.TrainingConfig) -> list[list[str]]:
+    """Rows of one batch size."""
+    runs = {
+        "1": (one_thread, given, 1),
+        "2, half a batch each": (one_thread, given, 2),
+        "2, a batch each": (one_thread, replace(given, scale_with_ranks=True), 2),
+        "2, each alone": (alone, given, 2),
+    }
+    rounds = [{name: _speed(launcher.launch(*run)) for name, run in runs.items()} for _ in range(ROUNDS)]
+    return [
+        [
+            f"{given.batch_size:,}",
+            name,
+            f"{statistics.median(one[name] for one in rounds):,.0f}",
+            _range([one[name] / one["1"] for one in rounds]),
+        ]
+        for name in runs
+    ]
 
 
 def _speed(history: list[dict[str, Any]]) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def _measured(
     return found, seconds
 
 
-def seeded(model: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+def seeded(model: str, parameters: Mapping[str, Any], seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
     """The parameters with each seed, added to those of a blend's members; once where there is no seed to give."""
 
     def with_seed(model: str, parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -129,9 +129,9 @@ def seeded(model: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         values = {name: value for name, value in one.items() if name != "model"}
         return {"model": one["model"], **with_seed(one["model"], values, seed)}
 
-    seeded = [with_seed(model, parameters, seed) for seed in SEEDS]
+    seeded = [with_seed(model, parameters, seed) for seed in seeds]
     if "members" in parameters:
-        seeded = [{**parameters, "members": [member(one, seed) for one in parameters["members"]]} for seed in SEEDS]
+        seeded = [{**parameters, "members": [member(one, seed) for one in parameters["members"]]} for seed in seeds]
     return [one for number, one in enumerate(seeded) if one not in seeded[:number]]
 
 
