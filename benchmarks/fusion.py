@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from avrec_spark import columns as c
 from avrec_spark import config, session
@@ -33,6 +35,7 @@ from avrec_spark.models.base import Recommender
 from avrec_spark.models.fusion import Fusion
 from avrec_spark.models.fusion.module import FusionModule
 from avrec_spark.training import launchers, loop
+from avrec_spark.training.blocked_softmax import cross_entropy
 from avrec_spark.training.launchers import Launcher
 from benchmarks.models import SEEDS, data_of, seeded
 from benchmarks.table import table
@@ -44,9 +47,10 @@ COMMAND = "make bench-fusion"
 NOISE, _NOISE_WIDTH = "noise", 128
 # Validation may be read as often as one likes; seeds of tiktok differ by more than its modalities.
 VALIDATION_SEEDS = (*SEEDS, 300, 400, 500)
-# For the speed of embedding, and for ranks.
+# For the speed of embedding, of the softmax, and of ranks.
 ITEMS, WIDTHS = 50_000, {"visual": 1280, "audio": 128, "text": 384}
-USERS, ROWS, TRAINED_ITEMS, EPOCHS, ROUNDS, BATCHES = 50_000, 400_000, 4_000, 3, 2, (8_192, 32_768)
+USERS, ROWS, TRAINED_ITEMS, DIMENSION = 50_000, 400_000, 4_000, 64
+EPOCHS, ROUNDS, BATCHES = 3, 2, (8_192, 32_768)
 
 
 def films() -> str:
@@ -72,7 +76,7 @@ def kept() -> str:
 
 
 def speed() -> str:
-    return "\n".join([_ranks(), _embedding()])
+    return "\n".join([_softmax(), _ranks(), _embedding()])
 
 
 # -- quality -----------------------------------------------------------------------------------------------------------
@@ -266,6 +270,37 @@ def _served(part: Part, model: Fusion, modalities: tuple[str, ...]) -> Fusion:
 
 
 # -- speed -------------------------------------------------------------------------------------------------------------
+
+
+def _softmax() -> str:
+    """Loss and gradients of one batch on one thread: all logits at once, and in blocks."""
+    generator = torch.Generator().manual_seed(0)
+    users, items = (
+        torch.randn(n, DIMENSION, generator=generator).requires_grad_() for n in (BATCHES[0], TRAINED_ITEMS)
+    )
+    bias, row, weight = torch.zeros(len(items)), torch.arange(len(users)), torch.ones(len(users))
+    place = torch.randint(len(items), row.shape, generator=generator)
+
+    def whole() -> Tensor:
+        return functional.cross_entropy(users @ items.T + bias, place, reduction="sum")
+
+    def blocked() -> Tensor:
+        return cross_entropy(users, items, bias, row, place, weight)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds: dict[str, list[float]] = {"all logits at once": [], "in blocks": []}
+    for _ in range(11):
+        for loss, each in zip((whole, blocked), seconds.values(), strict=True):
+            started = time.perf_counter()
+            loss().backward()  # type: ignore[no-untyped-call]
+            each.append(time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    first = medians["all logits at once"]
+    rows = [[name, f"{1000 * one:.0f}", f"{first / one:.2f}"] for name, one in medians.items()]
+    title = f"Softmax: {BATCHES[0]:,} users, {TRAINED_ITEMS:,} items, {DIMENSION} dimensions"
+    return table(title, COMMAND, ["logits", "ms, with gradients", "times as fast"], rows)
 
 
 def _ranks() -> str:
