@@ -25,8 +25,9 @@ data: setup  ## public data for tests and yardsticks into .cache/data
 demo: setup  ## the whole flow on a small rendered world; ends with the path of the report
 	@$(BIN)/avrec demo
 
+# In two processes, each with all tests of a file: much of the time is spent waiting for a JVM or a cluster to start.
 test: setup data airflow  ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup data airflow  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

@@ -39,6 +39,7 @@ EXTRAS = {
     # moto with flask is an object store on loopback; espeakng-loader (GPL-3.0) speaks sentences for Whisper's tests.
     "dev": [
         "pytest",
+        "pytest-xdist",
         "hypothesis",
         "ruff",
         "mypy",

@@ -61,7 +61,7 @@ class _CrossEntropy(torch.autograd.Function):
         size = max(1, _LOGITS.get(users.device.type, _LOGITS_ELSEWHERE) // len(items))
         starts = torch.arange(0, len(users) + size, size, device=row.device)
         ends = torch.searchsorted(row, starts).tolist()
-        # Under autocast products are of half precision, and sums are not.
+        # Under autocast scores are of half precision, where a softmax of many items would underflow; the rest is not.
         kind = torch.promote_types(users.dtype, torch.float32)
         of_users, of_items, of_bias = (torch.zeros_like(one, dtype=kind) for one in (users, items, bias))
         loss = torch.zeros((), dtype=kind, device=users.device)
@@ -79,9 +79,10 @@ class _CrossEntropy(torch.autograd.Function):
             # The gradient of the logits: each user's weight × the softmax, less the weights of the pairs.
             logits *= torch.zeros_like(total).index_add_(0, own, weighs[:, None]) / total
             logits.index_put_((own, its), -weighs, accumulate=True)
-            of_users[first : first + size] = logits @ items
-            of_items += logits.T @ some
-            of_bias += logits.sum(dim=0)
+            with torch.autocast(users.device.type, enabled=False):
+                of_users[first : first + size] = logits @ items.to(kind)
+                of_items += logits.T @ some.to(kind)
+                of_bias += logits.sum(dim=0)
         context.save_for_backward(of_users, of_items, of_bias)
         return loss
 

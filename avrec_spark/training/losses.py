@@ -117,10 +117,9 @@ def softmax_loss(
         users, row = torch.unique(users, return_inverse=True)
     else:
         row = torch.arange(len(users), device=users.device)
-    asked = users
 
     def likely(rows: Tensor, logits: Tensor) -> Tensor:
-        return candidates.likely(asked[rows], chosen, logits, spared)
+        return candidates.likely(users[rows], chosen, logits, spared)
 
     return cross_entropy(
         module.user_vectors(users),
