@@ -27,7 +27,7 @@ demo: setup  ## the whole flow on a small rendered world; ends with the path of 
 
 # In two processes, each with all tests of a file: much of the time is spent waiting for a JVM or a cluster to start.
 test: setup data airflow  ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup data airflow  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

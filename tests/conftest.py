@@ -17,6 +17,11 @@ SMALL = REPOSITORY / "tests" / "conf" / "small.yaml"
 AIRFLOW = REPOSITORY / ".venv-airflow" / "bin"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The cluster's tests take minutes in one file: of two processes, one begins with them."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[object]:
     """Embedded Spark with Delta and two slots, the same for all tests of a process."""
