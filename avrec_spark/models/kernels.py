@@ -15,7 +15,7 @@ from avrec_spark.recommend.topk import unit
 
 Features = Mapping[str, FeatureMatrix]
 # Items that a regression compares others with.
-_LANDMARKS = 1024
+LANDMARKS = 1024
 # Items that are compared at once, so that what the comparison passes over stays near the processor.
 _BLOCK = 1024
 
@@ -122,7 +122,7 @@ class ContentRegression:
         newcomers: bool = False,
     ) -> ContentRegression:
         """For targets float[len(items), d] of these items, whose order must say nothing."""
-        landmarks = items[:_LANDMARKS]
+        landmarks = items[:LANDMARKS]
         mean = targets.mean(axis=0)
         rest = (targets - mean).astype(np.float64)
         kernel = chosen(ContentKernel.of(features, landmarks, width), features, landmarks, rest, regularisation)

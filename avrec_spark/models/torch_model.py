@@ -51,6 +51,10 @@ class TorchRecommender(Recommender):
     def _keep(self, module: nn.Module, training_set: TrainingSet) -> None:
         """Take from the trained module what is wanted later beside the factors."""
 
+    def _module_parameters(self, training_set: TrainingSet) -> dict[str, Any]:
+        """What the module is made with on every rank, beside the training set."""
+        return {name: self.parameters[name] for name in self.module_parameters}
+
     def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
         module = self._trained(type(self).factory, training_set)
         self._keep(module, training_set)
@@ -66,7 +70,7 @@ class TorchRecommender(Recommender):
         config = TrainingConfig(
             path=training_set.path,
             factory=factory,
-            parameters={name: self.parameters[name] for name in self.module_parameters},
+            parameters=self._module_parameters(training_set),
             warm_start=None if start is None else start.name,
             **{"reader": self.reader, **outer, **self.options},
         )

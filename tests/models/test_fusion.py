@@ -20,6 +20,7 @@ from avrec_spark.models.fusion.content import ContentEncoder
 from avrec_spark.models.fusion.graph import content_neighbours
 from avrec_spark.models.fusion.module import FusionModule
 from avrec_spark.models.fusion.objectives import alignment
+from avrec_spark.models.fusion.selection import telling
 from avrec_spark.models.lightgcn import Graph
 
 N_KINDS, A_KIND = 4, 10
@@ -104,6 +105,37 @@ def test_gates_are_of_present_modalities_and_sum_to_no_more_than_one(fitted: Fus
     assert (gates.loc[gates.index >= N_ITEMS - A_KIND, "audio"] == 0).all()
     assert (gates.loc[gates.index < N_ITEMS - A_KIND] > 0).all(axis=None)
     assert (gates.sum(axis=1) <= 1).all()
+
+
+def test_noise_is_not_heard_where_modalities_are_selected(tastes: pd.DataFrame, tmp_path: Path) -> None:
+    both = {"noise": noise(), "visual": vectors()}
+    chosen, alone = (
+        registry.create("fusion", **QUICK, select_modalities=select).fit(tastes, features)
+        for select, features in ((True, both), (False, {"visual": both["visual"]}))
+    )
+    chosen.save(tmp_path / "model")
+    for model in (chosen, Recommender.load(tmp_path / "model")):
+        assert isinstance(model, Fusion)
+        assert (model.gates()["noise"] == 0).all()
+        assert (model.gates()["visual"] > 0).all()
+        # As if it had never been there, for known items and for new ones, of which one has nothing else.
+        assert isinstance(alone, Fusion)
+        np.testing.assert_allclose(model.item_vectors(), alone.item_vectors(), atol=1e-5)
+        embedded = model.embed({"noise": noise(), "visual": vectors(range(1, N_ITEMS))}).set_index("item_id")["vector"]
+        expected = alone.embed({"visual": vectors(range(1, N_ITEMS))}).set_index("item_id")["vector"]
+        np.testing.assert_allclose(np.stack(embedded[expected.index].tolist()), np.stack(expected.tolist()), atol=1e-5)
+        assert 0 in embedded.index
+        with pytest.raises(DataError, match="none"):
+            model.embed({"noise": noise()})
+
+
+def test_modalities_that_tell_what_people_do_are_told_from_those_that_do_not(tastes: pd.DataFrame) -> None:
+    found = TrainingSet.from_frames(tastes, {"noise": noise(), "visual": vectors(), "other": noise()})
+    assert telling(found.matrix(), found.features, width=2.0, regularisation=1.0) == ("visual",)
+    alone = {"noise": found.features["noise"]}
+    assert telling(found.matrix(), alone, width=2.0, regularisation=1.0) == ("noise",)
+    # One user and one item: nothing can be told.
+    assert telling(csr_matrix([[1.0]]), found.features, 2.0, 1.0) == ("noise", "other", "visual")
 
 
 def test_a_closed_gate_takes_its_modality_away() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,7 @@ class FusionModule(nn.Module):
         kernel_width: float,
         regularisation: float,
         item_bias: bool,
+        modalities: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.n_users, self.n_items = len(training_set.users), len(training_set.items)
@@ -96,7 +98,7 @@ class FusionModule(nn.Module):
         self.softmax, self.align, self.classify = softmax, align, classify
         self.spared = spared
         self.kernel_width, self.regularisation = kernel_width, regularisation
-        self.features = features = inputs(training_set, labels)
+        self.features = features = inputs(training_set, labels, modalities)
         self.encoder = ContentEncoder(
             {name: matrix.values.shape[1] for name, matrix in features.items()},
             dimension=dimension,
@@ -247,8 +249,8 @@ class Tags(nn.Module):
         return result
 
 
-def inputs(training_set: TrainingSet, labels: str) -> dict[str, FeatureMatrix]:
-    """The modalities that are read: not the labels, and none that the whole catalogue lacks.
+def inputs(training_set: TrainingSet, labels: str, modalities: Sequence[str] = ()) -> dict[str, FeatureMatrix]:
+    """The modalities that are read: not the labels, none that the whole catalogue lacks, and only the named, if any is.
 
     Raises `DataError` where none is left, or no feature is called `labels`.
     """
@@ -257,7 +259,11 @@ def inputs(training_set: TrainingSet, labels: str) -> dict[str, FeatureMatrix]:
             f"The model fusion has no feature {labels} to take labels from.",
             f"Choose of {', '.join(training_set.features) or 'none'}.",
         )
-    chosen = {name: one for name, one in training_set.features.items() if name != labels and one.present.any()}
+    chosen = {
+        name: one
+        for name, one in training_set.features.items()
+        if name != labels and one.present.any() and (name in modalities or not modalities)
+    }
     if not chosen:
         raise DataError("The model fusion needs item features, and the snapshot has none.", "Run features first.")
     return chosen

@@ -19,7 +19,8 @@ from avrec_spark.dataset.training_set import FeatureMatrix, TrainingSet
 from avrec_spark.errors import DataError, SettingsError
 from avrec_spark.models.base import plain, with_prefix
 from avrec_spark.models.fusion import pretraining
-from avrec_spark.models.fusion.module import FusionModule
+from avrec_spark.models.fusion.module import FusionModule, inputs
+from avrec_spark.models.fusion.selection import telling
 from avrec_spark.models.fusion.strangers import log_popularity, worth_of_popularity
 from avrec_spark.models.histories import Histories
 from avrec_spark.models.kernels import ContentRegression
@@ -84,6 +85,7 @@ class Fusion(TorchRecommender):
         kernel_width: float = 2.0,
         regularisation: float = 3.0,
         item_bias: bool = False,
+        select_modalities: bool = False,
         epochs: int = 40,
         batch_size: int = 1024,
         learning_rate: float = 0.01,
@@ -109,6 +111,7 @@ class Fusion(TorchRecommender):
         self.kernel_width = kernel_width
         self.regularisation = regularisation
         self.item_bias = item_bias
+        self.select_modalities = select_modalities
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -118,6 +121,15 @@ class Fusion(TorchRecommender):
         self.seed = seed
         if layers < 1:
             raise SettingsError(f"The parameter layers of the model fusion is {layers}.", "A user's history is one.")
+
+    def _module_parameters(self, training_set: TrainingSet) -> dict[str, Any]:
+        """Told once, for all ranks."""
+        features = inputs(training_set, self.labels)
+        heard = tuple(features)
+        if self.select_modalities:
+            heard = telling(training_set.matrix(), features, self.kernel_width, self.regularisation)
+        self._unheard = [name for name in features if name not in heard]
+        return {**super()._module_parameters(training_set), "modalities": heard}
 
     @torch.inference_mode()
     def _keep(self, module: nn.Module, training_set: TrainingSet) -> None:
@@ -188,7 +200,10 @@ class Fusion(TorchRecommender):
         known = item_features
         known = known if isinstance(known, TrainingSet) else pretraining.every_item_once(known)
         pretraining.require_something_to_learn(known, self.align, self.classify, self.labels)
-        module = copy.copy(self)._trained(pretraining.PretrainingModule, known)
+        pretrained = copy.copy(self)
+        # There is no behaviour yet of which they could say something.
+        pretrained.select_modalities = False
+        module = pretrained._trained(pretraining.PretrainingModule, known)
         assert isinstance(module, pretraining.PretrainingModule)
         return module.learnt()
 
@@ -203,11 +218,12 @@ class Fusion(TorchRecommender):
         return self._vectors
 
     def gates(self) -> pd.DataFrame:
-        """How much of each modality is heard: one row an item as in `items`, 0 where the item lacks the modality.
+        """How much of each modality is heard: one row an item as in `items`, 0 where the item lacks the modality or
+        the model has left it out.
 
         A row sums to at most 1, what is left being what no modality was listened to.
         """
-        return pd.DataFrame(self._gates, columns=list(self._widths))
+        return pd.DataFrame(self._gates, columns=list(self._widths)).assign(**dict.fromkeys(self._unheard, 0.0))
 
     def tags(self) -> NDArray[np.float32]:
         """float32[n_items, tags]: the probability of each tag given content. Raises `DataError` without `labels`."""
@@ -220,11 +236,12 @@ class Fusion(TorchRecommender):
         """item_id and vector[dimension] of items by their content alone, in the space of `item_vectors`.
 
         Frames have item_id, vector, one a modality, as in `fit`; an item may lack some. Nothing is learnt, and the
-        items need not be known. Raises `DataError` for vectors of another width than fitted on, with NaN, or of a
-        modality that was not there.
+        items need not be known. Modalities that the model has left out say nothing. Raises `DataError` for vectors of
+        another width than fitted on, with NaN, of a modality that was not there, or where none is heard.
         """
-        unknown = sorted(set(item_features) - set(self._widths))
-        if unknown or not item_features:
+        heard = {name: frame for name, frame in item_features.items() if name not in self._unheard}
+        unknown = sorted(set(heard) - set(self._widths))
+        if unknown or not heard:
             raise DataError(
                 f"The model fusion knows no modality {', '.join(unknown) or 'among none'}.",
                 f"Give vectors of {', '.join(self._widths)}.",
@@ -233,7 +250,7 @@ class Fusion(TorchRecommender):
         items = IdIndex(pd.unique(ids))
         features = {
             name: FeatureMatrix.of(name, items.encode(frame[c.ITEM_ID]), frame[c.VECTOR], len(items))
-            for name, frame in item_features.items()
+            for name, frame in heard.items()
         }
         for name, matrix in features.items():
             if matrix.values.shape[1] != self._widths[name]:
@@ -272,7 +289,7 @@ class Fusion(TorchRecommender):
 
     def _extra(self) -> dict[str, NDArray[Any]]:
         kept = {"reach": self._reach, "vectors": self._vectors, "gates": self._gates}
-        kept["prior_events"] = np.array(self.prior_events)
+        kept |= {"prior_events": np.array(self.prior_events), "unheard": np.array(self._unheard, dtype=np.str_)}
         tags = {} if self._tags is None else {"tags": self._tags}
         regression = {f"regression.{name}": value for name, value in self._regression.arrays().items()}
         widths = {"modalities": np.array(list(self._widths)), "widths": np.array(list(self._widths.values()))}
@@ -283,6 +300,7 @@ class Fusion(TorchRecommender):
     def _restore(self, extra: Mapping[str, NDArray[Any]]) -> None:
         self._reach, self._vectors, self._gates = extra["reach"], extra["vectors"], extra["gates"]
         self._tags, self.prior_events = extra.get("tags"), float(extra["prior_events"])
+        self._unheard = extra["unheard"].tolist() if "unheard" in extra else []
         self._widths = dict(zip(extra["modalities"].tolist(), extra["widths"].tolist(), strict=True))
         self._regression = ContentRegression.restored(with_prefix("regression.", extra))
         self._learnt = WarmStart.restored(with_prefix("learnt.", extra))
