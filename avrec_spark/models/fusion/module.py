@@ -66,7 +66,7 @@ class FusionModule(nn.Module):
     `item_bias` adds b_i / temperature to the score, for popularity that cosines cannot tell; a cold item's is the mean.
 
     Losses: `softmax` × softmax over the items + `align` × InfoNCE between modalities + `classify` × cross-entropy of
-    the tags in the feature called `labels`, which is then no input.
+    the tags in the feature called `labels`, which is then no input. `modalities` names those that are read; none: all.
     """
 
     def __init__(
