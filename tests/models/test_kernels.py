@@ -89,7 +89,7 @@ def test_landmarks_stand_for_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
     visual = {"visual": drawn(0)}
     targets = planted(visual["visual"])
     whole = ContentRegression.fit(visual, np.arange(N), targets, 2.0, 0.1)(visual)
-    monkeypatch.setattr(kernels, "_LANDMARKS", 80)
+    monkeypatch.setattr(kernels, "LANDMARKS", 80)
     fitted = ContentRegression.fit(visual, np.arange(N), targets, 2.0, 0.1)
     assert len(fitted.coefficients[frozenset(["visual"])]) == 80
     assert np.square(fitted(visual) - whole).mean() < 0.1 * np.square(whole - whole.mean(axis=0)).mean()
