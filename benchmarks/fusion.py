@@ -11,8 +11,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -287,15 +288,13 @@ def _softmax() -> str:
     def blocked() -> Tensor:
         return cross_entropy(users, items, bias, row, place, weight)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     seconds: dict[str, list[float]] = {"all logits at once": [], "in blocks": []}
-    for _ in range(11):
-        for loss, each in zip((whole, blocked), seconds.values(), strict=True):
-            started = time.perf_counter()
-            loss().backward()  # type: ignore[no-untyped-call]
-            each.append(time.perf_counter() - started)
-    torch.set_num_threads(threads)
+    with _on_one_thread():
+        for _ in range(11):
+            for loss, each in zip((whole, blocked), seconds.values(), strict=True):
+                started = time.perf_counter()
+                loss().backward()  # type: ignore[no-untyped-call]
+                each.append(time.perf_counter() - started)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     first = medians["all logits at once"]
     rows = [[name, f"{1000 * one:.0f}", f"{first / one:.2f}"] for name, one in medians.items()]
@@ -370,17 +369,23 @@ def _embedding() -> str:
     few = {name: frame.head(200) for name, frame in features.items()}
     model = registry.create("fusion", epochs=1).fit(pairs, few)
     assert isinstance(model, Fusion)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     seconds = []
-    for _ in range(3):
-        started = time.process_time()
-        model.embed(features)
-        seconds.append(time.process_time() - started)
-    torch.set_num_threads(threads)
+    with _on_one_thread():
+        for _ in range(3):
+            started = time.process_time()
+            model.embed(features)
+            seconds.append(time.process_time() - started)
     what = ", ".join(f"{name} {width}" for name, width in WIDTHS.items())
     rows = [[what, f"{ITEMS:,}", f"{ITEMS / statistics.median(seconds):,.0f}"]]
     return table("Fusion: item embeddings", COMMAND, ["stored vectors", "items", "items/s a core"], rows)
+
+
+@contextmanager
+def _on_one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _stored(n: int) -> dict[str, pd.DataFrame]:

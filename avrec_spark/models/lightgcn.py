@@ -28,7 +28,8 @@ _SCALE = 0.1
 class Graph:
     """Â = D^-1/2 A D^-1/2 of the bipartite graph with an edge a user and item; users come before items.
 
-    `between_items` float32[items, items] are weights of further edges, the larger of the two directions.
+    `between_items` float32[items, items] are weights of further edges, the larger of the two directions. `between`
+    float32[users, items] is the part of Â that leads from users to items, and `degree` are the sums of A's rows.
 
     It multiplies vectors float32[users + items, d], and a gradient passes through it: Â is symmetric, so that the
     gradient of Â x is Â times the gradient.
@@ -46,7 +47,7 @@ class Graph:
         sums = (edges.sum(axis=1).A1, edges.sum(axis=0).A1 + near.sum(axis=1).A1)
         self.degree = np.concatenate(sums).astype(np.float32)
         of_users, of_items = (diags(1 / np.sqrt(np.maximum(one, 1.0))) for one in sums)
-        self._between = csr_matrix(of_users @ edges @ of_items, dtype=np.float32)
+        self.between = csr_matrix(of_users @ edges @ of_items, dtype=np.float32)
         self._near = csr_matrix(of_items @ near @ of_items, dtype=np.float32)
         self._on_device: Tensor | None = None
 
@@ -59,15 +60,15 @@ class Graph:
         if vectors.device.type == "cpu":
             # SciPy's product took 3 ms where torch's took 25, and the gradient of torch's 300 (119,000 edges, d 64).
             # Users' rows gather from the items and scatter to them; where items are fewer, those stay in the cache.
-            users, items = np.split(vectors.detach().numpy(), self._between.shape[:1])
+            users, items = np.split(vectors.detach().numpy(), self.between.shape[:1])
             smoothed = np.empty(vectors.shape, np.float32)
-            smoothed[: len(users)] = self._between @ items
-            smoothed[len(users) :] = self._between.T @ users
+            smoothed[: len(users)] = self.between @ items
+            smoothed[len(users) :] = self.between.T @ users
             if self._near.nnz:
                 smoothed[len(users) :] += self._near @ items
             return torch.from_numpy(smoothed)
         if self._on_device is None:
-            matrix = bmat([[None, self._between], [self._between.T, self._near]], format="csr", dtype=np.float32)
+            matrix = bmat([[None, self.between], [self.between.T, self._near]], format="csr", dtype=np.float32)
             starts, columns, values = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
             self._on_device = torch.sparse_csr_tensor(starts, columns, values, matrix.shape, device=vectors.device)
         return self._on_device @ vectors

@@ -90,7 +90,7 @@ def test_the_figures_of_every_classifier_are_recorded_apart_from_those_of_recomm
     assert set(rows["split"]) == {"labels-validation", "labels-test"}
     assert set(rows["model"]) == {"logistic", "linear-svm", "mlp"}
     assert set(rows["metric"]) == {"map", "f1-macro", "f1-micro", "ece-uncalibrated", "ece"}
-    assert rows.loc[rows["metric"] == "map", "mean"].tolist() == pytest.approx([1.0] * 6)
+    assert rows.loc[rows["metric"] == "map", "mean"].tolist() == pytest.approx([1.0] * 6, rel=1e-12)
 
 
 def test_the_page_shows_the_longest_shot_and_asks_no_declared_tag(place):

@@ -128,7 +128,6 @@ class Fusion(TorchRecommender):
         heard = tuple(features)
         if self.select_modalities:
             heard = telling(training_set.matrix(), features, self.kernel_width, self.regularisation)
-        self._unheard = [name for name in features if name not in heard]
         return {**super()._module_parameters(training_set), "modalities": heard}
 
     @torch.inference_mode()
@@ -141,6 +140,7 @@ class Fusion(TorchRecommender):
         self._gates = space.gates.numpy()
         self._tags = None if module.tags is None else module.tags.probabilities(space.content).numpy()
         self._widths = module.encoder.widths
+        self._unheard = [name for name in inputs(training_set, self.labels) if name not in self._widths]
         self._held_out = training_set.held_out()
 
     def _fit(self, training_set: TrainingSet) -> list[ScoreSource]:
@@ -200,10 +200,7 @@ class Fusion(TorchRecommender):
         known = item_features
         known = known if isinstance(known, TrainingSet) else pretraining.every_item_once(known)
         pretraining.require_something_to_learn(known, self.align, self.classify, self.labels)
-        pretrained = copy.copy(self)
-        # There is no behaviour yet of which they could say something.
-        pretrained.select_modalities = False
-        module = pretrained._trained(pretraining.PretrainingModule, known)
+        module = copy.copy(self)._trained(pretraining.PretrainingModule, known)
         assert isinstance(module, pretraining.PretrainingModule)
         return module.learnt()
 

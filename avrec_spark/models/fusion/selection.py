@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 
 from avrec_spark.dataset.training_set import FeatureMatrix
 from avrec_spark.models.kernels import LANDMARKS, ContentKernel, chosen
+from avrec_spark.models.lightgcn import Graph
 from avrec_spark.recommend.topk import unit
 
 _DIMENSIONS = 64
@@ -24,16 +25,15 @@ def telling(
     Where it puts them are the singular vectors of the interactions, each divided by the roots of its user's and item's
     numbers; the error is that of a kernel ridge regression on content (`chosen`), of at most 1,024 items. A network
     cannot tell this as it trains: noise of enough dimensions tells items apart as well as an id does, so that the loss
-    falls for it, and only items that were not learnt from show that it says nothing.
+    falls for it, and only items that were not learnt from show that it says nothing. All of them, where there is one
+    user or item only, as in pre-training.
     """
-    edges = csr_matrix(interactions > 0, dtype=np.float64)
-    of_users, of_items = (np.asarray(edges.sum(axis=axis)).ravel() for axis in (1, 0))
-    items = np.flatnonzero(of_items)[:LANDMARKS]
-    dimensions = min(_DIMENSIONS, min(edges.shape) - 1)
+    graph = Graph(interactions)
+    items = np.flatnonzero(graph.degree[interactions.shape[0] :])[:LANDMARKS]
+    dimensions = min(_DIMENSIONS, min(interactions.shape) - 1)
     if len(features) < 2 or dimensions < 1:
         return tuple(features)
-    scaled = diags(np.maximum(of_users, 1) ** -0.5) @ edges @ diags(np.maximum(of_items, 1) ** -0.5)
-    places = unit(_right_vectors(scaled, dimensions)[items])
+    places = unit(_right_vectors(graph.between.astype(np.float64), dimensions)[items])
     kernel = ContentKernel.of(features, items, width)
     kept = chosen(kernel, features, items, places - places.mean(axis=0), regularisation).modalities
     return tuple(name for name in features if name in kept)
